@@ -1,0 +1,21 @@
+//! The contract between the gateway's pipelines and its sinks.
+//!
+//! A sink knows how to bring a [`Batch`] of [`Event`]s to one kind of destination and to say, event by event, what became of
+//! them. It knows nothing else: retrying, backing off, batching, ordering, counting and keeping dead letters is done once, by the
+//! pipeline, for all sinks. A sink crate imports this crate and nothing else of the gateway.
+//!
+//! In reading order: what is delivered ([`event`]), how it is handed over ([`batch`]), what is answered ([`outcome`]), who answers
+//! ([`sink`]), and the value types that settings are written in ([`settings`]).
+
+pub mod event;
+pub mod batch;
+pub mod outcome;
+pub mod sink;
+pub mod settings;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+
+pub use batch::{Batch, BatchEvent};
+pub use event::{Event, Format};
+pub use outcome::{DerivedPush, Fault, Outcome};
+pub use sink::{BuildError, Context, Needs, Problem, Sink, SinkKind, Unavailable};

@@ -1,0 +1,5 @@
+//! The config: read, checked as a whole, typed.
+
+pub mod model;
+
+pub use model::Config;

@@ -1,0 +1,306 @@
+//! The config as it is written: one struct per table, every default in one place.
+//!
+//! These structs say which keys there are and of which type. What must hold between keys is [`super::check`]'s to say.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use sink_api::Format;
+use sink_api::settings::{Period, Secret, Size};
+
+use crate::journal::Start;
+use crate::names::{SinkName, SourceName};
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    pub ingress: Ingress,
+    pub sources: BTreeMap<SourceName, Source>,
+    pub journal: Journal,
+    pub dedup: Dedup,
+    pub admin: Admin,
+    pub drain: Drain,
+    pub log: Log,
+    pub sinks: BTreeMap<SinkName, Sink>,
+}
+
+/// The listener that pushes come to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ingress {
+    pub listen: SocketAddr,
+    /// Largest body of a push.
+    pub body_size_max: Size,
+    /// Connections served at the same time; more wait in the listener's backlog.
+    pub connections_max: usize,
+    /// Time for the TLS handshake.
+    pub handshake_timeout: Period,
+    /// Time for a request's whole header, counted from the first byte, or from the start of a connection.
+    pub header_timeout: Period,
+    /// Time for a request's whole body.
+    pub body_timeout: Period,
+    /// How long a kept connection may stay without a request.
+    pub idle_timeout: Period,
+    /// Also speak HTTP/2.
+    pub http2: bool,
+    /// How many refused pushes are kept; beyond, the oldest makes room.
+    pub dead_letters_max: u64,
+    pub tls: Option<Tls>,
+    /// Peers whose `Forwarded` or `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+impl Default for Ingress {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            body_size_max: Size(1 << 20),
+            connections_max: 10_000,
+            handshake_timeout: Period::from_secs(5),
+            header_timeout: Period::from_secs(10),
+            body_timeout: Period::from_secs(10),
+            idle_timeout: Period::from_secs(60),
+            http2: false,
+            dead_letters_max: 10_000,
+            tls: None,
+            trusted_proxies: Vec::new(),
+        }
+    }
+}
+
+/// Server certificates, PEM. Read again when the files change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
+    /// Where given, a client must show a certificate that one of these CAs signed.
+    #[serde(default)]
+    pub client_ca_file: Option<PathBuf>,
+}
+
+/// An address that pushes come to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    pub path: String,
+    /// The actions taken, compared without case; all but `specifiedSeat` where absent.
+    #[serde(default)]
+    pub actions: Option<Vec<String>>,
+    #[serde(default)]
+    pub auth: Auth,
+    /// Needed beside `auth.type = "none"` when the ingress listens on more than loopback.
+    #[serde(default)]
+    pub allow_unauthenticated: bool,
+}
+
+/// How the sender shows who it is.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Auth {
+    #[default]
+    None,
+    Basic {
+        username: String,
+        password: Secret,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Journal {
+    pub backend: JournalBackend,
+    /// Bound on the entries' bytes; at it new pushes are refused.
+    pub size_max: Size,
+    pub disk: Disk,
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self { backend: JournalBackend::Disk, size_max: Size(10 << 30), disk: Disk::default() }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JournalBackend {
+    #[default]
+    Disk,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Disk {
+    pub dir: PathBuf,
+    /// Bytes of one segment file; space is given back a segment at a time.
+    pub segment_size: Size,
+    /// Free space of the file system below which new pushes are refused.
+    pub reserve: Size,
+}
+
+impl Default for Disk {
+    fn default() -> Self {
+        Self { dir: PathBuf::from("data/journal"), segment_size: Size(64 << 20), reserve: Size(64 << 20) }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dedup {
+    /// How long a push id is remembered.
+    pub window: Period,
+}
+
+impl Default for Dedup {
+    fn default() -> Self {
+        Self { window: Period::from_secs(24 * 3600) }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    pub listen: SocketAddr,
+    /// Bearer token for what changes something or shows a payload.
+    pub token: Option<Secret>,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9090)), token: None }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Drain {
+    /// How long readiness is off while pushes are still taken.
+    pub announce: Period,
+    /// How long, after that, what is in hand may take.
+    pub deadline: Period,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { announce: Period::from_secs(5), deadline: Period::from_secs(25) }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// Directives of tracing's EnvFilter, such as `info,trunkline::ingress=debug`.
+    pub filter: String,
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { filter: "info".to_owned(), format: LogFormat::Auto }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, else JSON.
+    #[default]
+    Auto,
+    Text,
+    Json,
+}
+
+/// A destination and how events are brought to it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sink {
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Which actions, compared without case; all where absent.
+    #[serde(default)]
+    pub actions: Option<Vec<String>>,
+    /// Pushes of which sources; all where absent.
+    #[serde(default)]
+    pub sources: Option<Vec<SourceName>>,
+    #[serde(default)]
+    pub format: Format,
+    #[serde(default)]
+    pub start: Start,
+    #[serde(default)]
+    pub batch: BatchLimits,
+    #[serde(default)]
+    pub retry: Retry,
+    /// Batches in flight at the same time.
+    #[serde(default = "Sink::default_concurrency")]
+    pub concurrency: usize,
+    /// What is read ahead and not settled yet, batches in flight and waiting retries included.
+    #[serde(default)]
+    pub window: Window,
+    /// How many dead letters are kept; at it the sink pauses.
+    #[serde(default = "Sink::default_dead_letters_max")]
+    pub dead_letters_max: u64,
+    /// What this kind of sink needs: read by [`crate::sinks`].
+    #[serde(default)]
+    pub settings: toml::Table,
+}
+
+impl Sink {
+    fn default_concurrency() -> usize {
+        4
+    }
+
+    fn default_dead_letters_max() -> u64 {
+        100_000
+    }
+}
+
+/// When a batch is full enough to go out.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BatchLimits {
+    pub events_max: usize,
+    /// Of the bodies as received. A single larger event still goes out.
+    pub bytes_max: Size,
+    /// How long the first event of a batch waits for more.
+    pub linger: Period,
+}
+
+impl Default for BatchLimits {
+    fn default() -> Self {
+        Self { events_max: 500, bytes_max: Size(1 << 20), linger: Period::from_millis(50) }
+    }
+}
+
+/// When an event that failed is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retry {
+    /// Before the second attempt; doubles from there, with jitter.
+    pub delay_min: Period,
+    /// Bound of the delay, and of the time between probes of a sink that is away.
+    pub delay_max: Period,
+    /// Attempts before an event becomes a dead letter.
+    pub attempts_max: u32,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { delay_min: Period::from_millis(200), delay_max: Period::from_secs(60), attempts_max: 10 }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Window {
+    pub events_max: usize,
+    pub bytes_max: Size,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self { events_max: 10_000, bytes_max: Size(16 << 20) }
+    }
+}
