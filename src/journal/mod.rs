@@ -223,11 +223,18 @@ pub trait Journal: Send + Sync + 'static {
     async fn commit(&self, fence: &Fence, checkpoint: &Checkpoint) -> Result<(), Error>;
 
     /// Keeps dead letters and replaces the checkpoint, which settles them, in one act: after a crash either both have happened or
-    /// [`Journal::lease`] gives a checkpoint that says so. A letter with a known id replaces the earlier one.
-    async fn dead_letter(&self, fence: &Fence, letters: Vec<DeadLetter>, checkpoint: &Checkpoint) -> Result<(), Error>;
+    /// [`Journal::lease`] gives a checkpoint that says so. A letter with a known id replaces the earlier one. Where more than
+    /// `limit` letters of the sink would be kept it changes nothing and answers [`Error::DeadLettersFull`].
+    async fn dead_letter(
+        &self,
+        fence: &Fence,
+        letters: Vec<DeadLetter>,
+        limit: u64,
+        checkpoint: &Checkpoint,
+    ) -> Result<(), Error>;
 
-    /// Keeps a dead letter of the ingress, once per push id and body; past the limit the oldest makes room. Durable when it returns.
-    async fn keep_refused(&self, letter: DeadLetter) -> Result<(), Error>;
+    /// Keeps a dead letter of the ingress, once per push id and body; past `limit` the oldest makes room. Durable when it returns.
+    async fn keep_refused(&self, letter: DeadLetter, limit: u64) -> Result<(), Error>;
 
     /// Dead letters that match, by rising id per sink, without payloads; at most `limit`, behind `after`.
     async fn dead_letters(
