@@ -2,6 +2,7 @@
 
 pub mod names;
 pub mod config;
+pub mod sinks;
 pub mod metrics;
 pub mod journal;
 pub mod tccc;

@@ -3,6 +3,7 @@
 //! These structs say which keys there are and of which type. What must hold between keys is [`super::check`]'s to say.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -99,7 +100,7 @@ pub struct Source {
 
 /// How the sender shows who it is.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+#[serde(tag = "type", rename_all = "lowercase", from = "AuthTable")]
 pub enum Auth {
     #[default]
     None,
@@ -107,6 +108,23 @@ pub enum Auth {
         username: String,
         password: Secret,
     },
+}
+
+/// [`Auth`] as it is read: serde denies unknown fields to a variant with braces only.
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+enum AuthTable {
+    None {},
+    Basic { username: String, password: Secret },
+}
+
+impl From<AuthTable> for Auth {
+    fn from(table: AuthTable) -> Self {
+        match table {
+            AuthTable::None {} => Self::None,
+            AuthTable::Basic { username, password } => Self::Basic { username, password },
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -242,9 +260,9 @@ pub struct Sink {
     /// How many dead letters are kept; at it the sink pauses.
     #[serde(default = "Sink::default_dead_letters_max")]
     pub dead_letters_max: u64,
-    /// What this kind of sink needs: read by [`crate::sinks`].
-    #[serde(default)]
-    pub settings: toml::Table,
+    /// What this kind of sink needs.
+    #[serde(default, skip_serializing)]
+    pub settings: RawSettings,
 }
 
 impl Sink {
@@ -254,6 +272,18 @@ impl Sink {
 
     fn default_dead_letters_max() -> u64 {
         100_000
+    }
+}
+
+/// Settings of a sink as they are written, for its kind to read and for noticing that they changed. They may hold secrets, so they
+/// are not shown.
+#[derive(Clone, PartialEq, Default, Deserialize)]
+#[serde(transparent)]
+pub struct RawSettings(pub toml::Table);
+
+impl fmt::Debug for RawSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
     }
 }
 

@@ -1,0 +1,109 @@
+//! The config as it takes effect, and the references in it that must lead somewhere.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use secrecy::ExposeSecret;
+use sink_api::settings::Secret;
+use toml::{Table, Value};
+
+use super::path::Path;
+use super::problem::{Problem, Problems};
+use super::{Config, Loaded};
+
+/// The whole config as TOML: defaults filled in, secrets masked, references to secrets as they are.
+///
+/// # Errors
+/// A sink kind's settings have no form in TOML.
+pub fn effective(loaded: &Loaded) -> Result<String, toml::ser::Error> {
+    toml::to_string(&effective_table(loaded)?)
+}
+
+/// Tries every reference in the config: secrets in the environment and in files, and the files of TLS. Reads files; what TLS files
+/// hold is the ingress's to judge.
+///
+/// # Errors
+/// All that lead nowhere.
+pub fn resolve_secrets(loaded: &Loaded) -> Result<(), Problems> {
+    let mut problems = Vec::new();
+    match effective_table(loaded) {
+        Ok(table) => try_references(&Value::Table(table), &Path::default(), &mut problems),
+        Err(error) => problems.push(Problem::new(Path::of("sinks"), error.to_string())),
+    }
+    try_tls_files(&loaded.config, &mut problems);
+    for problem in &mut problems {
+        problem.origin = loaded.origins.of(&problem.path).cloned();
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Problems::from(problems)) }
+}
+
+fn effective_table(loaded: &Loaded) -> Result<Table, toml::ser::Error> {
+    let mut table = Table::try_from(&loaded.config)?;
+    for (name, settings) in &loaded.settings {
+        let sink = table.get_mut("sinks").and_then(|sinks| sinks.get_mut(name.as_str()));
+        if let Some(Value::Table(sink)) = sink {
+            sink.insert("settings".to_owned(), Value::Table(settings.effective()?));
+        }
+    }
+    for value in table.iter_mut().map(|(_, value)| value) {
+        mask_credentials(value);
+    }
+    Ok(table)
+}
+
+/// `amqp://user:password@host` becomes `amqp://***@host`, wherever it stands.
+fn mask_credentials(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            let Some((scheme, rest)) = text.split_once("://") else { return };
+            let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            if let Some((_, host)) = authority.rsplit_once('@') {
+                *text = format!("{scheme}://***@{host}{}", &rest[authority.len()..]);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(mask_credentials),
+        Value::Table(table) => table.iter_mut().for_each(|(_, value)| mask_credentials(value)),
+        _ => {}
+    }
+}
+
+/// A reference is what [`Secret`] shows as one, at a place that by its name holds a secret.
+fn try_references(value: &Value, at: &Path, problems: &mut Vec<Problem>) {
+    match value {
+        Value::Table(table) => {
+            let reference = table.iter().next().filter(|_| table.len() == 1 && at.is_sensitive());
+            let secret = reference.and_then(|(key, target)| match (key.as_str(), target.as_str()?) {
+                ("env", name) => Some(Secret::Env(name.to_owned())),
+                ("file", path) => Some(Secret::File(PathBuf::from(path))),
+                _ => None,
+            });
+            match secret.map(|secret| secret.resolve()) {
+                Some(Ok(text)) if text.expose_secret().is_empty() => {
+                    problems.push(Problem::new(at.clone(), "the secret that it refers to is empty"));
+                }
+                Some(Ok(_)) => {}
+                Some(Err(error)) => problems.push(Problem::new(at.clone(), error.to_string())),
+                None => table.iter().for_each(|(key, value)| try_references(value, &at.key(key), problems)),
+            }
+        }
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(index, item)| try_references(item, &at.index(index), problems));
+        }
+        _ => {}
+    }
+}
+
+fn try_tls_files(config: &Config, problems: &mut Vec<Problem>) {
+    let Some(tls) = &config.ingress.tls else { return };
+    let files = [
+        ("cert_file", Some(&tls.cert_file)),
+        ("key_file", Some(&tls.key_file)),
+        ("client_ca_file", tls.client_ca_file.as_ref()),
+    ];
+    for (key, path) in files.into_iter().filter_map(|(key, path)| Some((key, path?))) {
+        if let Err(error) = File::open(path) {
+            let message = format!("{} cannot be read: {error}", path.display());
+            problems.push(Problem::new(Path::of("ingress.tls").key(key), message));
+        }
+    }
+}
