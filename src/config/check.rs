@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::model::{Auth, Config, Ingress, Sink, Source};
 use super::path::Path;
-use super::report::{list_of, nearest};
+use super::report::{hint, list_of, nearest};
 use crate::names::{INGRESS, SourceName};
 use crate::tccc::{KNOWN_ACTIONS, SPECIFIED_SEAT, known_action};
 
@@ -161,7 +161,11 @@ fn check_source(at: &Path, source: &Source, listen: SocketAddr, findings: &mut F
             let at = at.key("auth");
             if username.is_empty() || username.contains(':') {
                 let message = if username.is_empty() { "is empty" } else { "contains `:`" };
-                findings.fault(at.key("username"), message, "must be at least one character, none of them `:` (RFC 7617)");
+                findings.fault(
+                    at.key("username"),
+                    message,
+                    "must be at least one character, none of them `:` (RFC 7617)",
+                );
             }
             check_secret(at.key("password"), password, findings);
         }
@@ -196,8 +200,10 @@ fn check_journal(config: &Config, findings: &mut Findings) {
         let allowed = "space is given back a segment at a time, so there must be two at least";
         findings.fault(Path::of("journal.size_max"), message, allowed).beside.push(segment_size.clone());
     }
-    findings
-        .need_order((Path::of("ingress.body_size_max"), config.ingress.body_size_max), (segment_size, disk.segment_size));
+    findings.need_order(
+        (Path::of("ingress.body_size_max"), config.ingress.body_size_max),
+        (segment_size, disk.segment_size),
+    );
     if disk.dir.as_os_str().is_empty() {
         findings.fault(at.key("dir"), "is empty", "must be a directory");
     }
@@ -216,8 +222,17 @@ fn check_process(config: &Config, findings: &mut Findings) {
         let finding = findings.fault(Path::of("admin.listen"), message, "must be a port of its own");
         finding.beside.push(Path::of("ingress.listen"));
     }
-    if let Some(token) = &config.admin.token {
-        check_secret(Path::of("admin.token"), token, findings);
+    match &config.admin.token {
+        Some(token) => check_secret(Path::of("admin.token"), token, findings),
+        None if !admin.ip().is_loopback() => {
+            let allowed = "nothing can be changed and no payload shown through it until a token is set";
+            findings.warn(
+                Path::of("admin.token"),
+                format!("missing while admin.listen = {admin} is not loopback"),
+                allowed,
+            );
+        }
+        None => {}
     }
     findings.need_time(&Path::of("drain"), &[("deadline", config.drain.deadline)]);
     if EnvFilter::builder().parse(&config.log.filter).is_err() {
@@ -236,32 +251,23 @@ fn check_sink(at: &Path, sink: &Sink, sources: &[String], findings: &mut Finding
         }
         let known: Vec<&str> = sources.iter().map(String::as_str).collect();
         for (index, name) in chosen.iter().enumerate().filter(|(_, name)| !known.contains(&name.as_str())) {
-            let hint = super::report::hint(name.as_str(), &known);
-            let message = format!("found {:?}, which is no source{hint}", name.as_str());
+            let message = format!("found {:?}, which is no source{}", name.as_str(), hint(name.as_str(), &known));
             findings.fault(at.index(index), message, &list_of(&known));
         }
     }
     let counts = [("concurrency", sink.concurrency as u64), ("dead_letters_max", sink.dead_letters_max)];
     findings.need_some(at, &counts);
     let (batch, retry, window) = (at.key("batch"), at.key("retry"), at.key("window"));
-    findings.need_some(
-        &batch,
-        &[("events_max", sink.batch.events_max as u64), ("bytes_max", sink.batch.bytes_max.0)],
-    );
+    findings.need_some(&batch, &[("events_max", sink.batch.events_max as u64), ("bytes_max", sink.batch.bytes_max.0)]);
     findings.need_some(&retry, &[("attempts_max", u64::from(sink.retry.attempts_max))]);
     findings.need_time(&retry, &[("delay_min", sink.retry.delay_min)]);
-    findings.need_order(
-        (retry.key("delay_min"), sink.retry.delay_min),
-        (retry.key("delay_max"), sink.retry.delay_max),
-    );
+    findings.need_order((retry.key("delay_min"), sink.retry.delay_min), (retry.key("delay_max"), sink.retry.delay_max));
     findings.need_order(
         (batch.key("events_max"), sink.batch.events_max),
         (window.key("events_max"), sink.window.events_max),
     );
-    findings.need_order(
-        (batch.key("bytes_max"), sink.batch.bytes_max),
-        (window.key("bytes_max"), sink.window.bytes_max),
-    );
+    findings
+        .need_order((batch.key("bytes_max"), sink.batch.bytes_max), (window.key("bytes_max"), sink.window.bytes_max));
 }
 
 /// Lists of actions are open, since new kinds appear unannounced; what is nearly a known one is probably meant to be it.

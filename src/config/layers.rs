@@ -71,6 +71,7 @@ pub fn layer(
     texts.extend(override_texts(overrides, problems));
     texts.retain(|text| !text.path.0.is_empty());
     refuse_overlaps(&texts, problems);
+    refuse_references(&texts, problems);
     let (table, mut origins) = parse_file(file, text, problems)?;
 
     let mut builder = config::Config::builder().add_source(Layer::new(to_config(Value::Table(table))));
@@ -182,6 +183,20 @@ fn refuse_overlaps(texts: &[Text], problems: &mut Vec<Problem>) {
     }
 }
 
+/// A secret given as text is taken as it is, so `{ env = "NAME" }` would be the secret itself: surely not what is meant.
+fn refuse_references(texts: &[Text], problems: &mut Vec<Problem>) {
+    for text in texts.iter().filter(|text| text.path.is_sensitive()) {
+        let table = toml::from_str::<Table>(&format!("value = {}", text.value)).ok();
+        let reference = table.as_ref().and_then(|table| table.get("value")).and_then(Value::as_table);
+        if let Some(key) = reference.and_then(|table| ["env", "file"].into_iter().find(|key| table.contains_key(*key)))
+        {
+            let problem = Problem::new(text.path.clone(), "found a reference to a secret, written as text");
+            let allowed = format!("set {}.{key} instead", text.path);
+            problems.push(problem.allowed(allowed).from(Some(text.origin.clone())));
+        }
+    }
+}
+
 fn parse_file(file: &str, text: &str, problems: &mut Vec<Problem>) -> Option<(Table, Origins)> {
     let (spanned, errors) = DeTable::parse_recoverable(text);
     let mut errors: Vec<toml::de::Error> = errors;
@@ -225,11 +240,20 @@ fn note_inner_origins(value: &DeValue<'_>, at: &Path, note: &mut impl FnMut(Path
 fn syntax_problem(file: &str, text: &str, error: &toml::de::Error) -> Problem {
     let offset = error.span().map_or(text.len(), |span| span.start);
     let (line, column) = Lines::new(text).at(offset);
-    let shown = mask_line(text.lines().nth(line - 1).unwrap_or_default());
+    let written = text.lines().nth(line - 1).unwrap_or_default();
+    let shown = mask_line(written);
+    let value = written.split_once('=').map_or("", |(_, value)| value.trim());
+    let is_bare = !value.is_empty() && !value.contains(['"', '\'']) && !value.starts_with(['[', '{']);
+    let allowed = match is_bare && !error.message().contains("duplicate") {
+        true => "text stands in double quotes",
+        false => "",
+    };
     let message = format!("not TOML at column {column}: {}", error.message().replace('\n', ", "));
     Problem {
         excerpt: Some(format!("    {shown}\n    {:>column$}", "^")),
-        ..Problem::new(Path::default(), message).from(Some(Origin::File { name: file.to_owned(), line }))
+        ..Problem::new(Path::default(), message)
+            .allowed(allowed)
+            .from(Some(Origin::File { name: file.to_owned(), line }))
     }
 }
 
@@ -238,7 +262,7 @@ fn mask_line(line: &str) -> String {
     let is_header = line.trim_start().starts_with('[') && line.trim_end().ends_with(']');
     let key = line.split_once('=').map_or("", |(key, _)| key);
     let is_key = key.trim().bytes().all(|byte| byte.is_ascii_lowercase() || b"_-.0123456789".contains(&byte));
-    let kept = match (is_header && !line.contains(['=', '"', '\'', ','])) || line.trim_start().starts_with('#') {
+    let kept = match is_header && !line.contains(['=', '"', '\'', ',', '#']) {
         true => line.len(),
         // A line of a text over several lines can end in `=` by chance.
         false if is_key && !line.trim_end().ends_with('=') => key.len(),
@@ -330,7 +354,7 @@ mod tests {
             ("password hunter2", "******** *******"),
             ("cGFzcw==", "******=="),
             ("  \"hunter2\", password = \"hunter2\"", "  \"*******\", ******** = \"*******\""),
-            ("# a = b", "# a = b"),
+            ("# token = hunter2", "# ***** = *******"),
         ] {
             assert_eq!(mask_line(line), shown);
         }

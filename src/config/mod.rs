@@ -33,7 +33,7 @@ use toml::{Table, Value};
 
 use self::check::Finding;
 use self::layers::Origins;
-use self::path::Path;
+use self::path::{Path, Step};
 use self::problem::Problem;
 use crate::names::SinkName;
 
@@ -137,6 +137,9 @@ fn read_settings(
             continue;
         };
         let at = at.key("settings");
+        if dropped.contains(&at) {
+            continue;
+        }
         let reading = typed::read(sink.settings.0.clone(), &at, origins, kind.read);
         problems.extend(reading.problems);
         if let Some(settings) = reading.value {
@@ -158,9 +161,11 @@ fn read_settings(
 
 /// The finding as a problem, unless it speaks of a value that could not be read: then it is a mere consequence.
 fn say(finding: Finding, dropped: &[Path], origins: &Origins) -> Option<Problem> {
-    let about = || finding.beside.iter().chain([&finding.path]);
-    let is_consequence = dropped.iter().any(|gone| about().any(|path| gone.holds(path) || path.holds(gone)));
-    if is_consequence {
+    let is_item_of = |gone: &Path, list: &Path| {
+        matches!(gone.0.last(), Some(Step::Index(_))) && gone.parent().is_some_and(|parent| parent == *list)
+    };
+    let is_lost = |path: &Path| dropped.iter().any(|gone| gone.holds(path) || is_item_of(gone, path));
+    if is_lost(&finding.path) || finding.beside.iter().any(is_lost) {
         return None;
     }
     let origin = origins.of(&finding.path).cloned();

@@ -112,7 +112,9 @@ mod tests {
 
     #[test]
     fn what_may_be_a_secret_is_known_by_its_name() {
-        for path in ["admin.token", "a.password.env", "a.client_secret", "a.signing_key", "journal.redis.url", "a.HEADERS.x"] {
+        for path in
+            ["admin.token", "a.password.env", "a.client_secret", "a.signing_key", "journal.redis.url", "a.HEADERS.x"]
+        {
             assert!(Path::of(path).is_sensitive(), "{path}");
         }
         for path in ["ingress.listen", "sinks.events.settings.path", "ingress.tls.key_file"] {

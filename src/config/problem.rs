@@ -9,7 +9,10 @@ use super::path::Path;
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    File { name: String, line: usize },
+    File {
+        name: String,
+        line: usize,
+    },
     /// The environment variable of this name.
     Env(String),
     /// `--set` on the command line.

@@ -42,8 +42,12 @@ pub fn unfit(path: Path, value: &Value, fault: &Fault) -> Problem {
         }
         Fault::Said(said) if may_quote(&path, value) => {
             let quoted = found(&path, value);
-            let message = if said.contains(&quoted) { said.clone() } else { format!("{}, found {quoted}", plain(said)) };
+            let message =
+                if said.contains(&quoted) { said.clone() } else { format!("{}, found {quoted}", plain(said)) };
             Problem::new(path, message)
+        }
+        Fault::Said(said) if !value.is_str() && !quotes_any(said, value) => {
+            Problem::new(path, format!("found {}: {said}", kind_of(value)))
         }
         Fault::Said(_) | Fault::UnknownKey { .. } | Fault::MissingKey { .. } => {
             let message = format!("found {} that cannot be read here", kind_of(value));
@@ -94,6 +98,16 @@ fn gather_secrets(value: &Value, path: &Path, secrets: &mut Vec<String>) {
         Value::String(text) if text.is_empty() => {}
         Value::String(text) => secrets.push(text.clone()),
         other => secrets.push(other.to_string()),
+    }
+}
+
+/// Whether `said` quotes anything that is in `value`.
+fn quotes_any(said: &str, value: &Value) -> bool {
+    match value {
+        Value::Table(table) => table.iter().any(|(_, value)| quotes_any(said, value)),
+        Value::Array(items) => items.iter().any(|item| quotes_any(said, item)),
+        Value::String(text) => said.contains(text.as_str()) || said.contains(format!("{text:?}").trim_matches('"')),
+        other => said.contains(&other.to_string()),
     }
 }
 

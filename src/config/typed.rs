@@ -62,7 +62,8 @@ impl Mender<'_> {
             Fault::UnknownKey { key, known } => {
                 let holder = self.holder_of(path, key);
                 let full = self.original(&holder).key(key);
-                self.note(report::unknown_key(full, key, known));
+                self.note(report::unknown_key(full.clone(), key, known));
+                self.dropped.push(full);
                 remove(&mut self.root, &holder.key(key))
             }
             Fault::MissingKey { key } => {
@@ -83,8 +84,11 @@ impl Mender<'_> {
                     *value = better;
                     return true;
                 }
-                let problem = report::unfit(full.clone(), value, fault);
-                self.note(problem);
+                // What lacks only what was put aside before has been reported with it.
+                if !self.dropped.iter().any(|gone| gone.parent().is_some_and(|parent| parent == full)) {
+                    let problem = report::unfit(full.clone(), value, fault);
+                    self.note(problem);
+                }
                 self.dropped.push(full);
                 remove(&mut self.root, path)
             }
@@ -96,12 +100,17 @@ impl Mender<'_> {
         self.problems.push(problem.from(origin));
     }
 
-    /// The table that holds the unknown `key`: the one at `path`, unless `path` ends in the key already.
+    /// The table that holds the unknown `key`: the one at `path`, or the one above where `path` ends in the key already, or one
+    /// below where the table at `path` was read as a whole before it was told apart.
     fn holder_of(&mut self, path: &Path, key: &str) -> Path {
-        match find(&mut self.root, path) {
-            Some(Value::Table(table)) if table.contains_key(key) => path.clone(),
-            _ => path.parent().unwrap_or_default(),
+        let has_key = |value: &mut Value| value.get(key).is_some();
+        if find(&mut self.root, path).is_some_and(has_key) {
+            return path.clone();
         }
+        let above = path.parent().unwrap_or_default();
+        let ends_in_key = path.0.last().is_some_and(|last| matches!(last, Step::Key(name) if name == key));
+        let below = find(&mut self.root, path).and_then(|value| holder_below(value, path, key));
+        below.filter(|_| !ends_in_key).unwrap_or(above)
     }
 
     /// The path in the config as it was written: items of a list that were taken away still count, and the table's own place comes
@@ -114,6 +123,14 @@ impl Mender<'_> {
                 left.into_iter().nth(*index).expect("an endless sequence")
             }
         })
+    }
+}
+
+fn holder_below(value: &Value, at: &Path, key: &str) -> Option<Path> {
+    let Value::Table(table) = value else { return None };
+    match table.contains_key(key) {
+        true => Some(at.clone()),
+        false => table.iter().find_map(|(inner, value)| holder_below(value, &at.key(inner), key)),
     }
 }
 
