@@ -1,5 +1,7 @@
 //! The conformance suite itself: it passes a sink that keeps the contract, and finds each way of breaking it.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

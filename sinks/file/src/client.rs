@@ -29,6 +29,9 @@ const DIR_MODE: u32 = 0o750;
 /// A longer tail without a line break is no line of ours, and is closed rather than cut.
 const TAIL_SIZE_MAX: u64 = 16 << 20;
 
+/// A file that is replaced this often while it is being opened is given up until the next call.
+const REPLACED_TIMES_MAX: usize = 8;
+
 pub(crate) struct LogFile {
     path: PathBuf,
     limits: Limits,
@@ -116,9 +119,6 @@ impl LogFile {
         let wanted =
             if existing == self.path { Access::READ_OK | Access::WRITE_OK } else { Access::WRITE_OK | Access::EXEC_OK };
         let step = if existing == self.path { "written" } else { "created in" };
-        if existing != self.path && !existing.is_dir() {
-            return Err(failed(step, existing)(ErrorKind::NotADirectory.into()));
-        }
         access(existing, wanted).map_err(io::Error::from).map_err(failed(step, existing))?;
         let space = statvfs(existing).map_err(io::Error::from).map_err(failed("examined", existing))?;
         let free_bytes = space.f_bavail.saturating_mul(space.f_frsize);
@@ -137,7 +137,7 @@ impl LogFile {
     /// The locked handle of the file that the path names now. Whoever held the lock before may have moved the file aside, so the
     /// path is asked again once the lock is held.
     fn lock_current(&mut self, now: Timestamp) -> Result<Handle, Error> {
-        loop {
+        for _ in 0..REPLACED_TIMES_MAX {
             let handle = match self.handle.take() {
                 Some(handle) => handle,
                 None => self.open(now)?,
@@ -151,6 +151,7 @@ impl LogFile {
                 Err(error) => return Err(failed("examined", &self.path)(error)),
             }
         }
+        Err(Error::Deleted { path: self.path.clone() })
     }
 
     fn open(&self, now: Timestamp) -> Result<Handle, Error> {
