@@ -1,8 +1,8 @@
 //! The kinds of sinks that this gateway has: one line each. The only file that names sink crates.
 
-use crate::config::Kinds;
+use crate::config::{Kind, Kinds};
 
 /// Every kind that `type` in a `[sinks.NAME]` can name.
 pub fn kinds() -> Kinds {
-    Kinds::new(vec![])
+    Kinds::new(vec![Kind::of::<sink_file::File>()])
 }
