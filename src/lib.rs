@@ -3,5 +3,6 @@
 pub mod names;
 pub mod config;
 pub mod metrics;
+pub mod crash;
 pub mod journal;
 pub mod tccc;
