@@ -4,5 +4,6 @@ pub mod names;
 pub mod config;
 pub mod sinks;
 pub mod metrics;
+pub mod crash;
 pub mod journal;
 pub mod tccc;
