@@ -179,6 +179,9 @@ impl<'p> Run<'p> {
     fn launch(&mut self, now: Instant) -> Option<Instant> {
         self.window.wake(now);
         let batch_at = self.launch_batches(now);
+        if self.is_draining && !self.is_announcing() {
+            self.may_send_last = false;
+        }
         let write_at = self.launch_write(now);
         let probe_at = self.launch_probe(now);
         let measure_at = self.launch_measure(now);
@@ -264,7 +267,7 @@ impl<'p> Run<'p> {
                     self.window.announce(limits);
                     self.pace.urge();
                 }
-                if self.window.batch_end() != self.announced {
+                if self.is_announcing() {
                     return None;
                 }
             }
@@ -295,6 +298,11 @@ impl<'p> Run<'p> {
             && self.held_until.is_none()
             && self.pace.unsaved() < self.pipe.window.events_max.max(1)
             && (!self.is_draining || self.may_send_last)
+    }
+
+    /// Whether the next batch waits for its end to be saved.
+    fn is_announcing(&self) -> bool {
+        self.window.batch_end().is_some_and(|end| self.announced != Some(end))
     }
 
     /// Whether the sink gets one gapless batch after the other.
@@ -381,8 +389,8 @@ impl<'p> Run<'p> {
                 self.pace.failed();
                 if self.held_until.is_none() {
                     warn!(sink = %self.pipe.name, shard = self.pipe.shard, %error, "sink paused");
-                    self.pipe.status.failed(&Fault::new("dead-letters-full", error.to_string()));
                 }
+                self.pipe.status.failed(&Fault::new("dead-letters-full", error.to_string()));
                 self.held_until = Some(now + LETTERS_RECHECK);
                 None
             }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::journal::Memory;
 use self::sink::Scripted;
-use super::{Pipeline, Status};
+use super::{Pipeline, State, Status};
 use crate::config::model;
 use crate::journal::Push;
 use crate::metrics::{Metrics, SinkMetrics};
