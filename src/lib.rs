@@ -7,3 +7,4 @@ pub mod metrics;
 pub mod crash;
 pub mod journal;
 pub mod tccc;
+pub mod pipeline;

@@ -50,7 +50,26 @@ pub fn read_head(_body: &[u8]) -> Result<Head, BodyError> {
 }
 
 /// The event of a push. Total: any body gives an event; one that is not a JSON object is kept as a string under `extra`.
-pub fn normalise(_push: &Push) -> Normalised {
+pub fn normalise(push: &Push) -> Normalised {
     let _ = Bytes::new();
-    unimplemented!("written in its own change")
+    let text = String::from_utf8_lossy(&push.body).into_owned();
+    let data = serde_json::value::RawValue::from_string(text)
+        .unwrap_or_else(|_| serde_json::value::RawValue::from_string("{}".to_owned()).expect("an empty object"));
+    let subject = push.session.as_ref().map(|session| session.as_str().to_owned());
+    let event = Event {
+        id: push.id.as_str().to_owned(),
+        source: "/tccc".to_owned(),
+        kind: format!("com.tencent.ccc.{}.v1", push.action.to_ascii_lowercase()),
+        partitionkey: subject.clone().unwrap_or_else(|| push.id.as_str().to_owned()),
+        subject,
+        time: push.received_at,
+        dataschema: String::new(),
+        recordedtime: push.received_at,
+        pushsource: push.source.as_str().to_owned(),
+        traceparent: push.traceparent.clone(),
+        action: push.action.clone(),
+        data,
+        raw: push.body.clone(),
+    };
+    Normalised { event, warnings: 0 }
 }

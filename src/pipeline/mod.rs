@@ -1,0 +1,212 @@
+//! One sink's way through one shard of the journal: read, select, order, batch, normalise, deliver, and then settle, try again or
+//! keep as a dead letter.
+//!
+//! It promises that every entry the sink takes meets exactly one fate, delivered or dead letter; that the events of one session
+//! reach the sink in journal order, retries included; and that a sink's trouble costs bounded memory and nobody else anything. It
+//! delivers at least once: what was confirmed and not saved before a crash is delivered again, under the same event id. It never
+//! drops, and never touches another sink's progress.
+//!
+//! [`run`] is the one loop that waits: it starts what may start, waits for what comes first, and applies it ([`landed`]: what came
+//! back from the sink). What it decides by is pure: [`window`] what is in hand, [`sessions`] whose turn it is, [`batch`] when a batch
+//! is due, [`verdict`] and [`retry`] what follows from an outcome, [`breaker`] whether the sink is there, [`settle`] when to save,
+//! [`select`] what the sink takes. [`letters`] makes dead letters, [`status`] tells the admin listener.
+//!
+//! | while | the pipeline reads | begins batches | and goes on when |
+//! |---|---|---|---|
+//! | it has no lease | no | no | the journal grants one |
+//! | running | until its window is full | yes | |
+//! | paused by an operator | until its window is full | no | resumed |
+//! | paused by full dead letters | until its window is full | no | there is room for the next letter |
+//! | broken | until its window is full | no | a probe is answered and one trial batch comes back |
+//! | draining | no | the one being gathered, at once | what is in flight came back and is saved |
+//!
+//! Sinks with `stable_batches` or `resumes_positions` get one batch at a time, each a gapless stretch of what they take: a later
+//! position says that everything before it is settled. Nothing new begins while an entry of theirs is out, parked or doomed.
+
+mod run;
+mod landed;
+mod window;
+mod sessions;
+mod batch;
+mod select;
+mod verdict;
+mod retry;
+mod breaker;
+mod settle;
+mod letters;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use prometheus::IntCounterVec;
+use sink_api::{Fault, Needs, Sink};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use self::retry::Backoff;
+use self::run::{End, Run};
+use self::select::Selector;
+pub use self::status::{LastError, State, Status};
+use crate::config::model;
+use crate::journal::{self, Journal, Lease};
+use crate::metrics::SinkMetrics;
+use crate::names::{Offset, SinkName};
+
+/// Between two tries of an operation that the journal refused.
+const JOURNAL_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// Before asking again for a lease that another process holds, or after losing one.
+const LEASE_PAUSE: Duration = Duration::from_secs(1);
+
+/// A sink's pipeline on one shard.
+pub struct Pipeline {
+    name: SinkName,
+    shard: u16,
+    selector: Selector,
+    batch: model::BatchLimits,
+    concurrency: usize,
+    window: model::Window,
+    backoff: Backoff,
+    attempts_max: u32,
+    dead_letters_max: u64,
+    sink: Arc<dyn Sink>,
+    needs: Needs,
+    journal: Arc<dyn Journal>,
+    metrics: SinkMetrics,
+    warnings: IntCounterVec,
+    status: Arc<Status>,
+}
+
+impl Pipeline {
+    /// Pure. `warnings` is `normalise_warnings_total{action}`; `status` is shared by the pipelines of all shards.
+    #[expect(clippy::too_many_arguments, reason = "called in one place, each of another type")]
+    pub fn new(
+        name: SinkName,
+        settings: &model::Sink,
+        sink: Arc<dyn Sink>,
+        journal: Arc<dyn Journal>,
+        shard: u16,
+        metrics: SinkMetrics,
+        warnings: IntCounterVec,
+        status: Arc<Status>,
+    ) -> Self {
+        Self {
+            name,
+            shard,
+            selector: Selector::new(settings),
+            batch: settings.batch,
+            concurrency: settings.concurrency.max(1),
+            window: settings.window,
+            backoff: Backoff::new(settings.retry.delay_min.0, settings.retry.delay_max.0),
+            attempts_max: settings.retry.attempts_max,
+            dead_letters_max: settings.dead_letters_max,
+            needs: sink.needs(),
+            sink,
+            journal,
+            metrics,
+            warnings,
+            status,
+        }
+    }
+
+    /// Runs until `stop`: begins nothing new then, waits for what is in flight, saves, gives the lease back and returns. On `force`
+    /// it drops what is in flight, which is delivered after the next start, and saves what is settled if that takes no longer than
+    /// a moment. Nothing that it started outlives it.
+    pub async fn run(self, stop: CancellationToken, force: CancellationToken) {
+        let over = || async {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = force.cancelled() => {}
+            }
+        };
+        loop {
+            let lease = tokio::select! {
+                lease = self.lease() => lease,
+                () = over() => return,
+            };
+            let resumed = tokio::select! {
+                resumed = self.resume() => resumed,
+                () = over() => {
+                    self.release(&lease.fence).await;
+                    return;
+                }
+            };
+            match Run::new(&self, lease, resumed).until_over(&stop, &force).await {
+                End::Stopped => return,
+                End::Lost => warn!(sink = %self.name, shard = self.shard, "lease lost"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LEASE_PAUSE) => {}
+                () = over() => return,
+            }
+        }
+    }
+
+    /// Waits until this process owns the shard.
+    async fn lease(&self) -> Lease {
+        let (mut rng, mut failures) = (Rng::new(), 0);
+        loop {
+            match self.journal.lease(&self.name, self.shard).await {
+                Ok(Some(lease)) => return lease,
+                Ok(None) => tokio::time::sleep(LEASE_PAUSE).await,
+                Err(error) => {
+                    failures += 1;
+                    self.journal_failed(&error, failures);
+                    tokio::time::sleep(self.journal_delay(failures, &mut rng)).await;
+                }
+            }
+        }
+    }
+
+    /// Asks a sink that remembers positions where to go on.
+    async fn resume(&self) -> Option<Offset> {
+        if !self.needs.resumes_positions {
+            return None;
+        }
+        let (mut rng, mut failures) = (Rng::new(), 0);
+        loop {
+            match self.sink.resume(self.shard).await {
+                Ok(position) => {
+                    info!(sink = %self.name, shard = self.shard, position, "position resumed");
+                    return position.map(Offset);
+                }
+                Err(fault) => {
+                    failures += 1;
+                    if failures == 1 {
+                        warn!(sink = %self.name, shard = self.shard, code = %fault.code, reason = %fault.reason, "no position yet");
+                    }
+                    self.status.failed(&fault);
+                    self.status.report(self.shard, status::Standing { is_broken: true, ..Default::default() });
+                    self.metrics.breaker_open.set(1);
+                    tokio::time::sleep(self.backoff.delay(failures, None, &mut rng)).await;
+                }
+            }
+        }
+    }
+
+    async fn release(&self, fence: &journal::Fence) {
+        if let Err(error) = self.journal.release(fence).await {
+            warn!(sink = %self.name, shard = self.shard, %error, "lease not released");
+        }
+    }
+
+    /// Says once per trouble that the journal refused something.
+    fn journal_failed(&self, error: &journal::Error, failures: u32) {
+        self.status.failed(&Fault::new("journal", error.to_string()));
+        match error {
+            _ if failures > 1 => {}
+            journal::Error::UnknownSink(_) => {
+                error!(sink = %self.name, shard = self.shard, %error, "sink not registered")
+            }
+            _ => warn!(sink = %self.name, shard = self.shard, %error, "journal refused"),
+        }
+    }
+
+    fn journal_delay(&self, failures: u32, rng: &mut Rng) -> Duration {
+        Backoff::new(JOURNAL_BACKOFF.0, JOURNAL_BACKOFF.1).delay(failures, None, rng)
+    }
+}
