@@ -114,6 +114,7 @@ impl Record {
 fn kind(action: &str, version: Option<&str>) -> String {
     let legal = |letter: char| if matches!(letter, 'a'..='z' | '0'..='9' | '.' | '_' | '-') { letter } else { '_' };
     let action: String = action.to_ascii_lowercase().chars().map(legal).collect();
+    let action = if action.is_empty() { "other" } else { &action };
     let version: String =
         version.unwrap_or("1").to_ascii_lowercase().chars().filter(char::is_ascii_alphanumeric).collect();
     let version = if version.is_empty() { "1" } else { &version };

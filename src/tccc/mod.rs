@@ -28,6 +28,8 @@ mod schema;
 mod samples;
 #[cfg(test)]
 mod quirks;
+#[cfg(test)]
+mod properties;
 
 use sink_api::Event;
 
