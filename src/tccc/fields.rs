@@ -1,7 +1,7 @@
 //! An object of the sender, field by field: what is asked for by name is read leniently, the rest goes to `extra`.
 //!
 //! A name is compared without case. Of members with exactly the same name the last counts and the others are gone, as JSON readers
-//! do; of members whose names differ in case the last counts and the others stay under `extra`. Null is the same as absent.
+//! do; of members whose names differ in case the last counts and the others stay under `extra`. Null and an empty string are the same as absent.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -34,7 +34,7 @@ impl<'a, 'n> Fields<'a, 'n> {
         Self { members: members.into_iter().map(Some).collect(), path: Path::ROOT, warnings, extra }
     }
 
-    /// The value of the last member called `name`, unless it is null.
+    /// The value of the last member called `name`, unless it is null or an empty string.
     pub(super) fn take(&mut self, name: &str) -> Option<Place<'a, '_>> {
         let at = self.members.iter().rposition(|member| member.as_ref().is_some_and(|member| member.is_named(name)))?;
         let taken = self.members[at].take()?;
@@ -43,7 +43,7 @@ impl<'a, 'n> Fields<'a, 'n> {
                 *earlier = None;
             }
         }
-        if taken.value == "null" {
+        if matches!(taken.value, "null" | "\"\"") {
             return None;
         }
         Some(Place {
@@ -207,7 +207,7 @@ impl<'a> Place<'a, '_> {
         Some(read(&mut Fields { members, path, warnings: self.warnings, extra: &mut extra }))
     }
 
-    /// What the elements of an array say through `read`. An empty string, which stands for "none" elsewhere, is no array.
+    /// What the elements of an array say through `read`.
     pub(super) fn array<T>(self, read: fn(Place<'a, '_>) -> T) -> Option<Vec<T>> {
         let Place { text, path, warnings, extra } = self;
         let problem = match json::elements(text, ELEMENTS_MAX).ok().filter(|_| text.starts_with('[')) {
