@@ -2,13 +2,51 @@
 //! event that follows from them.
 //!
 //! Pure functions over bytes. The exact bytes received are the record of truth: decoding is lenient, what is not known is kept
-//! verbatim, and what cannot be read is said in the event's `warnings`, never fatal.
+//! verbatim, and what cannot be read is said in the event's `warnings`, never fatal. Nothing here recurses on the depth of a body.
+//!
+//! In reading order: what the ingress asks of a body ([`head`]), how an object is read ([`json`], [`notes`], [`fields`],
+//! [`values`]), one module per shape of `data` ([`parts`], [`cdr`], [`chat`], [`video`], [`recording`], [`archived`],
+//! [`other`]), the event around it ([`event`]) and the published schemas ([`schema`]).
 
-use bytes::Bytes;
+mod head;
+mod json;
+mod notes;
+mod fields;
+mod values;
+mod end_state;
+mod parts;
+mod cdr;
+mod chat;
+mod video;
+mod recording;
+mod archived;
+mod other;
+mod event;
+mod schema;
+
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod quirks;
+#[cfg(test)]
+mod properties;
+
 use sink_api::Event;
 
 use crate::journal::Push;
 use crate::names::SessionId;
+
+pub use archived::RecordingArchived;
+pub use cdr::{Cdr, Participant, SkillGroup};
+pub use chat::{Chat, Satisfaction};
+pub use end_state::{EndState, EndStateClass};
+pub use notes::{Extra, Warning};
+pub use other::Other;
+pub use parts::{Agent, CallType, Direction, KeyPress, PhoneLocation, Queue};
+pub use recording::Recording;
+pub use schema::{schema, schemas};
+pub use values::Time;
+pub use video::Video;
 
 /// The actions that the sender's documentation names and that are pushes, as the config spells them, plus our own.
 pub const KNOWN_ACTIONS: [&str; 6] = ["cdr", "record", "voicemail", "imcdr", "videoCdr", "recording.archived"];
@@ -45,31 +83,15 @@ pub fn known_action(action: &str) -> Option<&'static str> {
 }
 
 /// Checks that `body` is one JSON object (RFC 8259, UTF-8, any depth) and finds its session id.
-pub fn read_head(_body: &[u8]) -> Result<Head, BodyError> {
-    unimplemented!("written in its own change")
+///
+/// The session id is the member `SessionId`, its name compared without case, the last one where there are several (PROTOCOL.md §4),
+/// a string or a number; anything else, an empty string and a string that is not Unicode are no session id. Its length and its
+/// characters are not judged: it is bounded by the body, and an odd key orders events as well as a fine one.
+pub fn read_head(body: &[u8]) -> Result<Head, BodyError> {
+    head::read(body)
 }
 
 /// The event of a push. Total: any body gives an event; one that is not a JSON object is kept as a string under `extra`.
 pub fn normalise(push: &Push) -> Normalised {
-    let _ = Bytes::new();
-    let text = String::from_utf8_lossy(&push.body).into_owned();
-    let data = serde_json::value::RawValue::from_string(text)
-        .unwrap_or_else(|_| serde_json::value::RawValue::from_string("{}".to_owned()).expect("an empty object"));
-    let subject = push.session.as_ref().map(|session| session.as_str().to_owned());
-    let event = Event {
-        id: push.id.as_str().to_owned(),
-        source: "/tccc".to_owned(),
-        kind: format!("com.tencent.ccc.{}.v1", push.action.to_ascii_lowercase()),
-        partitionkey: subject.clone().unwrap_or_else(|| push.id.as_str().to_owned()),
-        subject,
-        time: push.received_at,
-        dataschema: String::new(),
-        recordedtime: push.received_at,
-        pushsource: push.source.as_str().to_owned(),
-        traceparent: push.traceparent.clone(),
-        action: push.action.clone(),
-        data,
-        raw: push.body.clone(),
-    };
-    Normalised { event, warnings: 0 }
+    event::normalise(push)
 }
