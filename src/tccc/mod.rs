@@ -45,8 +45,19 @@ pub fn known_action(action: &str) -> Option<&'static str> {
 }
 
 /// Checks that `body` is one JSON object (RFC 8259, UTF-8, any depth) and finds its session id.
-pub fn read_head(_body: &[u8]) -> Result<Head, BodyError> {
-    unimplemented!("written in its own change")
+pub fn read_head(body: &[u8]) -> Result<Head, BodyError> {
+    #[derive(serde::Deserialize)]
+    struct Session<'a> {
+        #[serde(rename = "SessionId", borrow)]
+        session: Option<std::borrow::Cow<'a, str>>,
+    }
+    let whole: &serde_json::value::RawValue =
+        serde_json::from_slice(body).map_err(|error| BodyError::NotJson(error.to_string()))?;
+    if !whole.get().starts_with('{') {
+        return Err(BodyError::NotAnObject);
+    }
+    let session = serde_json::from_str::<Session<'_>>(whole.get()).ok().and_then(|head| head.session);
+    Ok(Head { session: session.map(|text| SessionId::from(&*text)) })
 }
 
 /// The event of a push. Total: any body gives an event; one that is not a JSON object is kept as a string under `extra`.
