@@ -5,3 +5,4 @@ pub mod config;
 pub mod metrics;
 pub mod journal;
 pub mod tccc;
+pub mod serve;
