@@ -6,3 +6,4 @@ pub mod metrics;
 pub mod journal;
 pub mod tccc;
 pub mod serve;
+pub mod ingress;

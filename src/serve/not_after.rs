@@ -73,9 +73,11 @@ mod tests {
 
     #[test]
     fn the_end_of_a_certificate_is_found() {
-        for (year, month, day, expected) in
-            [(2031, 2, 3, "2031-02-03T00:00:00Z"), (2049, 12, 31, "2049-12-31T00:00:00Z"), (2077, 5, 6, "2077-05-06T00:00:00Z")]
-        {
+        for (year, month, day, expected) in [
+            (2031, 2, 3, "2031-02-03T00:00:00Z"),
+            (2049, 12, 31, "2049-12-31T00:00:00Z"),
+            (2077, 5, 6, "2077-05-06T00:00:00Z"),
+        ] {
             let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
             params.not_after = rcgen::date_time_ymd(year, month, day);
             let key = rcgen::KeyPair::generate().unwrap();

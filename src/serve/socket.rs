@@ -67,10 +67,9 @@ impl Socket {
     }
 
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let linger = self.linger.get_or_insert_with(|| Linger {
-            size_left: LINGER_SIZE_MAX,
-            until: Box::pin(tokio::time::sleep(LINGER)),
-        });
+        let linger = self
+            .linger
+            .get_or_insert_with(|| Linger { size_left: LINGER_SIZE_MAX, until: Box::pin(tokio::time::sleep(LINGER)) });
         let mut scratch = [0; 4096];
         while linger.size_left > 0 {
             let mut buffer = ReadBuf::new(&mut scratch);

@@ -83,7 +83,8 @@ impl Tls {
         loop {
             tokio::time::sleep(self.check_every).await;
             let files = self.files.clone();
-            let read = tokio::task::spawn_blocking(move || Material::read(&files)).await.expect("reading does not panic");
+            let read =
+                tokio::task::spawn_blocking(move || Material::read(&files)).await.expect("reading does not panic");
             let material = match read {
                 Ok(material) => material,
                 Err(error) => {
@@ -105,7 +106,9 @@ impl Tls {
                     self.not_after_seconds.set(expiry);
                     tracing::info!(cert_file = %self.files.cert_file.display(), "tls certificates reloaded");
                 }
-                Err(error) => tracing::error!(%error, "changed tls files are not usable, the earlier certificates stay"),
+                Err(error) => {
+                    tracing::error!(%error, "changed tls files are not usable, the earlier certificates stay")
+                }
             }
         }
     }
@@ -113,9 +116,7 @@ impl Tls {
 
 impl Material {
     fn read(files: &model::Tls) -> Result<Self, TlsError> {
-        let read = |path: &Path| {
-            std::fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })
-        };
+        let read = |path: &Path| std::fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source });
         Ok(Self {
             cert: read(&files.cert_file)?,
             key: read(&files.key_file)?,
