@@ -96,7 +96,9 @@ impl Handler {
         let throttled = match failure {
             // A client that waits to be asked is not guessing.
             Failure::Missing => None,
-            Failure::Wrong => self.throttle.failed(client_of(peer, &head.headers, &self.trusted_proxies)),
+            Failure::Wrong => {
+                self.throttle.failed(client_of(peer, &head.headers, &self.trusted_proxies), Instant::now())
+            }
         };
         let reason = if throttled.is_some() { "throttled" } else { failure.as_str() };
         source.metrics.auth_failure(reason);

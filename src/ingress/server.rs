@@ -64,6 +64,11 @@ impl Ingress {
         self.listener.local_addr()
     }
 
+    #[cfg(test)]
+    pub(super) fn use_tls(&mut self, tls: Tls) {
+        self.listener.use_tls(tls);
+    }
+
     /// Replaces the sources while the ingress serves.
     pub fn sources(&self) -> Sources {
         self.sources.clone()

@@ -104,10 +104,15 @@ impl Listener {
         self.socket.local_addr().expect("a bound socket has an address")
     }
 
+    #[cfg(test)]
+    pub(crate) fn use_tls(&mut self, tls: Tls) {
+        self.tls = Some(tls);
+    }
+
     /// Serves until `stop`: then it accepts no more, idle connections close at once, and requests in hand are finished. On
     /// `force` what is left has [`FORCE_GRACE`] to go and is then aborted. Returns when everything is gone.
     ///
-    /// An axum router is served by `|_, request| router.clone().call(request).map(infallible)`.
+    /// An axum router is served as a [`hyper_util::service::TowerToHyperService`], whose error is infallible.
     pub async fn serve<H, F, B>(self, handler: H, stop: CancellationToken, force: CancellationToken)
     where
         H: Fn(SocketAddr, Request<Incoming>) -> F + Clone + Send + Sync + Unpin + 'static,
