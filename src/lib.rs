@@ -18,6 +18,8 @@ pub mod names;
 pub mod crash;
 pub mod config;
 pub mod metrics;
+pub mod serve;
+pub mod ingress;
 pub mod journal;
 pub mod tccc;
 pub mod pipeline;

@@ -1,0 +1,266 @@
+//! The way of one push: checks, body, journal, reply.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::digest::{Context, SHA256};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Method, Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use super::auth::Failure;
+use super::client::{TrustedProxies, client_of};
+use super::reply::{Refusal, acknowledged};
+use super::request::{self, Query};
+use super::sources::{Route, Sources};
+use super::throttle::Throttle;
+use super::{body, reply};
+use crate::config::model;
+use crate::journal::{AcceptError, Accepted, DeadLetter, DeadLetterId, Journal, Push};
+use crate::metrics::{IngressMetrics, PushOutcome};
+use crate::names::{INGRESS, PushId, SinkName, SourceName};
+use crate::serve::pace::Pace;
+use crate::tccc::{self, BodyError};
+
+pub struct Handler {
+    sources: Sources,
+    journal: Arc<dyn Journal>,
+    metrics: IngressMetrics,
+    throttle: Throttle,
+    trusted_proxies: TrustedProxies,
+    body_size_max: u64,
+    body_timeout: Duration,
+    dead_letters_max: u64,
+    dead_letters: SinkName,
+    pace: Pace,
+    force: CancellationToken,
+}
+
+impl Handler {
+    pub fn new(
+        config: &model::Ingress,
+        sources: Sources,
+        journal: Arc<dyn Journal>,
+        metrics: IngressMetrics,
+        force: CancellationToken,
+    ) -> Self {
+        Self {
+            sources,
+            journal,
+            metrics,
+            throttle: Throttle::new(),
+            trusted_proxies: TrustedProxies(config.trusted_proxies.clone()),
+            body_size_max: config.body_size_max.0,
+            body_timeout: config.body_timeout.0,
+            dead_letters_max: config.dead_letters_max,
+            dead_letters: SinkName::from(INGRESS),
+            pace: Pace::new(),
+            force,
+        }
+    }
+
+    /// Answers one request, whatever it is.
+    pub async fn answer(self: Arc<Self>, peer: SocketAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let begun = Instant::now();
+        let Some(source) = self.sources.at(request.uri().path()) else {
+            return self.refuse(None, &Refusal::UnknownPath);
+        };
+        let (head, body) = request.into_parts();
+        if head.method != Method::POST {
+            return self.refuse(Some(&source), &Refusal::WrongMethod);
+        }
+        if let Err(refusal) = self.authenticate(&source, peer.ip(), &head) {
+            return self.refuse(Some(&source), &refusal);
+        }
+        let query = request::query(head.uri.query().unwrap_or_default());
+        let action = query.action.as_deref().ok().and_then(tccc::known_action);
+        let outcome = match self.take(&source, &head, query, body).await {
+            Ok(outcome) => outcome,
+            Err(refusal) => {
+                source.metrics.count(action, refusal.outcome());
+                return self.refuse(Some(&source), &refusal);
+            }
+        };
+        source.metrics.count(action, outcome);
+        source.metrics.ack_seconds.observe(begun.elapsed().as_secs_f64());
+        acknowledged()
+    }
+
+    fn authenticate(&self, source: &Route, peer: IpAddr, head: &Parts) -> Result<(), Refusal> {
+        let Err(failure) = source.auth.check(&head.headers) else { return Ok(()) };
+        let throttled = match failure {
+            // A client that waits to be asked is not guessing.
+            Failure::Missing => None,
+            Failure::Wrong => {
+                self.throttle.failed(client_of(peer, &head.headers, &self.trusted_proxies), Instant::now())
+            }
+        };
+        let reason = if throttled.is_some() { "throttled" } else { failure.as_str() };
+        source.metrics.auth_failure(reason);
+        Err(throttled.map_or(Refusal::Unauthenticated, |retry_after| Refusal::Throttled { retry_after }))
+    }
+
+    /// Takes an authenticated push: from its content encoding to the journal's answer.
+    async fn take(&self, source: &Route, head: &Parts, query: Query, body: Incoming) -> Result<PushOutcome, Refusal> {
+        if !request::is_unencoded(&head.headers) {
+            return Err(Refusal::Encoded);
+        }
+        let action = query.action.map_err(Refusal::Action)?;
+        if !source.takes(&action) {
+            return Err(Refusal::RefusedAction);
+        }
+        if self.force.is_cancelled() {
+            return Err(Refusal::Draining);
+        }
+        let body = body::read(body, self.body_size_max, self.body_timeout).await?;
+        // From here to the accept nothing waits: a push that came whole is given to the journal.
+        let received_at = to_millis(Timestamp::now());
+        let head_read = tccc::read_head(&body);
+        let push = Push {
+            id: self.push_id(source, &action, head, &body),
+            source: source.name.clone(),
+            action,
+            version: query.version,
+            session: head_read.as_ref().ok().and_then(|head| head.session.clone()),
+            received_at,
+            traceparent: request::traceparent(&head.headers),
+            body,
+        };
+        match head_read {
+            Ok(_) => self.accept(source, push).await,
+            Err(error) => {
+                let code = match error {
+                    BodyError::NotJson(_) => "not-json",
+                    BodyError::NotAnObject => "not-an-object",
+                };
+                self.keep(push, code, error.to_string()).await?;
+                Err(Refusal::Body(error))
+            }
+        }
+    }
+
+    async fn accept(&self, source: &Route, push: Push) -> Result<PushOutcome, Refusal> {
+        // Kept only for the rare conflict; the body is shared, not copied.
+        let kept = push.clone();
+        let accepted = self.unless_forced(self.journal.accept(push)).await?;
+        match accepted.map_err(|error| self.not_accepted(&error))? {
+            Accepted::New { .. } => Ok(PushOutcome::Accepted),
+            Accepted::Duplicate { same_body: true, .. } => Ok(PushOutcome::Duplicate),
+            Accepted::Duplicate { same_body: false, offset } => {
+                if let Some(held_back) = self.pace.pass("conflict") {
+                    let source = &source.name;
+                    tracing::warn!(%source, %offset, held_back, "push id came again with another body, both are kept");
+                }
+                self.keep(kept, "conflict", format!("the push id came before with another body, at offset {offset}"))
+                    .await?;
+                Ok(PushOutcome::Conflict)
+            }
+        }
+    }
+
+    /// Keeps a push as a dead letter of the ingress; durable when it returns.
+    async fn keep(&self, push: Push, code: &str, reason: String) -> Result<(), Refusal> {
+        let letter = DeadLetter {
+            id: DeadLetterId { sink: self.dead_letters.clone(), number: 0 },
+            code: code.to_owned(),
+            reason,
+            attempts: 0,
+            first_attempt_at: push.received_at,
+            last_attempt_at: push.received_at,
+            push,
+        };
+        let kept = self.unless_forced(self.journal.keep_refused(letter, self.dead_letters_max)).await?;
+        kept.map_err(|error| {
+            if let Some(held_back) = self.pace.pass("keep") {
+                tracing::error!(%error, held_back, "a refused push could not be kept");
+            }
+            Refusal::Unavailable
+        })?;
+        let count = self.journal.dead_letters_len(&self.dead_letters);
+        self.metrics.dead_letters.set(i64::try_from(count).unwrap_or(i64::MAX));
+        Ok(())
+    }
+
+    async fn unless_forced<T>(&self, operation: impl Future<Output = T>) -> Result<T, Refusal> {
+        self.force.run_until_cancelled(operation).await.ok_or(Refusal::Draining)
+    }
+
+    fn not_accepted(&self, error: &AcceptError) -> Refusal {
+        let (kind, refusal) = match error {
+            AcceptError::Full { .. } => ("full", Refusal::Full),
+            AcceptError::TooLarge { limit, .. } => ("too large", Refusal::BodyTooLarge { limit: *limit }),
+            AcceptError::Unavailable { .. } => ("unavailable", Refusal::Unavailable),
+            AcceptError::Unknown { .. } => ("unknown", Refusal::Unavailable),
+        };
+        if let Some(held_back) = self.pace.pass(kind) {
+            tracing::warn!(%error, held_back, "the journal does not take pushes");
+        }
+        refusal
+    }
+
+    fn push_id(&self, source: &Route, action: &str, head: &Parts, body: &Bytes) -> PushId {
+        if let Some(id) = request::push_id(&head.headers) {
+            return id;
+        }
+        source.metrics.derived_ids.inc();
+        if let Some(held_back) = self.pace.pass("derived id") {
+            tracing::warn!(source = %source.name, held_back, "push without a usable push id, taken under a derived one");
+        }
+        derived_id(&source.name, action, body)
+    }
+
+    fn refuse(&self, source: Option<&Route>, refusal: &Refusal) -> Response<Full<Bytes>> {
+        let source = source.map_or("", |source| source.name.as_str());
+        let (status, err_code) = (refusal.status().as_u16(), refusal.code());
+        tracing::debug!(source, status, err_code, "push refused");
+        if let Some(held_back) = self.pace.pass(refusal.kind()) {
+            tracing::warn!(source, status, err_code, held_back, kind = refusal.kind(), "pushes are refused");
+        }
+        reply::refused(refusal)
+    }
+}
+
+/// The id of a push that brings none: `sha256-` and the hex of SHA-256 over source, action and body, each led by its length in
+/// bytes as a big-endian `u64`, so that no two triples run together. The same push has the same id again.
+fn derived_id(source: &SourceName, action: &str, body: &[u8]) -> PushId {
+    use std::fmt::Write as _;
+    let mut context = Context::new(&SHA256);
+    for part in [source.as_str().as_bytes(), action.as_bytes(), body] {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    let mut id = "sha256-".to_owned();
+    for byte in context.finish().as_ref() {
+        write!(id, "{byte:02x}").expect("writing to memory");
+    }
+    PushId::new(id)
+}
+
+fn to_millis(at: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(at.as_millisecond()).expect("fewer digits of a timestamp are a timestamp")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn derived_ids_tell_source_action_and_body_apart() {
+        let id = |source: &str, action, body: &str| derived_id(&SourceName::from(source), action, body.as_bytes());
+        let first = id("main", "cdr", "{}");
+        assert_eq!(first, id("main", "cdr", "{}"));
+        assert_eq!(first.as_str().len(), "sha256-".len() + 64);
+        assert!(
+            [id("other", "cdr", "{}"), id("main", "record", "{}"), id("main", "cdr", "{ }")]
+                .iter()
+                .all(|id| *id != first)
+        );
+        assert_ne!(id("mainc", "dr", "{}"), first);
+        assert_ne!(id("main", "cdr{", "}"), first);
+    }
+}

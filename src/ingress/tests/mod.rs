@@ -1,0 +1,8 @@
+//! The ingress over real sockets, before a scripted journal.
+
+mod harness;
+mod pushes;
+mod refusals;
+mod wire;
+mod stopping;
+mod tls;
