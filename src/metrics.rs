@@ -63,6 +63,8 @@ pub struct Metrics {
     sources: SourceFamilies,
     pub normalise_warnings: IntCounterVec,
     pub tls_not_after_seconds: Gauge,
+    /// 1 while push ids are de-duplicated less widely than configured.
+    pub dedup_degraded: IntGauge,
 }
 
 #[derive(Clone)]
@@ -222,6 +224,10 @@ impl Metrics {
             tls_not_after_seconds: families.float_gauge(
                 "tls_not_after_seconds",
                 "When the ingress certificate expires, in Unix seconds; 0 without TLS.",
+            ),
+            dedup_degraded: families.gauge(
+                "dedup_degraded",
+                "1 while push ids are de-duplicated less widely than configured.",
             ),
             registry: registry.clone(),
         };

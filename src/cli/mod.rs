@@ -1,7 +1,66 @@
 //! The command line: which commands there are, and what their exit codes mean.
 
-pub mod output;
-pub mod send;
+mod check;
+mod journal;
+mod output;
+mod run;
+mod schema;
+mod send;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Loaded};
+use crate::sinks;
+
+/// A push-relay gateway: acknowledges pushes once they are durable, and delivers them to sinks.
+#[derive(Debug, Parser)]
+#[command(name = "trunkline", version, max_term_width = 120, after_help = AFTER_HELP)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 fine · 1 failed · 2 usage · 64 bad config · 69 something we depend on is not reachable
+
+Start here:
+  trunkline run                                   the gateway, with gateway.toml of this folder
+  trunkline send --action cdr --url http://127.0.0.1:8080/push FILE
+  trunkline check                                 what is wrong with the config, or what it amounts to";
+
+#[derive(Debug, Args)]
+struct Global {
+    /// The config file.
+    #[arg(short, long, global = true, value_name = "FILE", default_value = "gateway.toml")]
+    config: PathBuf,
+    /// Overrides one key of the config, such as `ingress.listen=127.0.0.1:8081`. Can be given more than once.
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Prints JSON instead of tables.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway (what happens when no command is given).
+    Run,
+    /// Say what is wrong with the config, or print it with all defaults, secrets masked.
+    Check(check::CheckArgs),
+    /// Send pushes as the contact centre would.
+    Send(Box<send::SendArgs>),
+    /// Look into the journal's files; works beside a running gateway.
+    Journal(journal::JournalArgs),
+    /// Print the JSON Schema of an action's events, or the list of schemas.
+    Schema(schema::SchemaArgs),
+    /// Print the version.
+    Version,
+}
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,4 +70,40 @@ pub enum Exit {
     Usage = 2,
     BadConfig = 64,
     NotReachable = 69,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Runs the command.
+pub async fn run(cli: Cli) -> Exit {
+    let Cli { global, command } = cli;
+    match command.unwrap_or(Command::Run) {
+        Command::Run => run::run(&global).await,
+        Command::Check(args) => check::run(&global, args).await,
+        Command::Send(args) => send::run(*args, global.json).await,
+        Command::Journal(args) => journal::run(&global, args),
+        Command::Schema(args) => schema::run(args, global.json),
+        Command::Version => {
+            println!("trunkline {}", env!("CARGO_PKG_VERSION"));
+            Exit::Fine
+        }
+    }
+}
+
+/// The config with its secrets at hand, or every problem on stderr.
+fn load(global: &Global) -> Result<Loaded, Exit> {
+    let tell = |problems: config::Problems| {
+        eprintln!("{problems}");
+        Exit::BadConfig
+    };
+    let loaded = config::load(&global.config, &global.set, std::env::vars_os(), &sinks::kinds()).map_err(tell)?;
+    config::resolve_secrets(&loaded).map_err(tell)?;
+    for warning in &loaded.warnings {
+        eprintln!("warning: {warning}");
+    }
+    Ok(loaded)
 }

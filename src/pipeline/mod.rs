@@ -49,7 +49,7 @@ use tracing::{error, info, warn};
 
 use self::retry::Backoff;
 use self::run::{End, Run};
-use self::select::Selector;
+pub use self::select::Selector;
 pub use self::status::{LastError, State, Status};
 use crate::config::model;
 use crate::journal::{self, Journal, Lease};

@@ -6,18 +6,18 @@ use crate::names::SourceName;
 
 /// A sink's choice by action and source; an absent part takes all.
 #[derive(Debug, Clone)]
-pub(super) struct Selector {
+pub struct Selector {
     actions: Option<Vec<String>>,
     sources: Option<Vec<SourceName>>,
 }
 
 impl Selector {
-    pub(super) fn new(settings: &model::Sink) -> Self {
+    pub fn new(settings: &model::Sink) -> Self {
         Self { actions: settings.actions.clone(), sources: settings.sources.clone() }
     }
 
     /// Actions are compared without case, as the sender is not consistent in it.
-    pub(super) fn takes(&self, push: &Push) -> bool {
+    pub fn takes(&self, push: &Push) -> bool {
         self.actions
             .as_ref()
             .is_none_or(|actions| actions.iter().any(|action| action.eq_ignore_ascii_case(&push.action)))

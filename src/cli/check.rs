@@ -1,0 +1,106 @@
+//! `trunkline check`: is this config right, and what does it amount to?
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use clap::Args;
+use jiff::Timestamp;
+use sink_api::Context;
+
+use super::{Exit, Global, load};
+use crate::config::{Config, Loaded, effective};
+use crate::journal::Push;
+use crate::names::{PushId, SourceName};
+use crate::pipeline::Selector;
+use crate::tccc;
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// Also try to reach every sink; changes nothing there.
+    #[arg(long)]
+    connect: bool,
+    /// Show what each sink would get from the push in this file.
+    #[arg(long, value_name = "FILE", requires = "action")]
+    sample: Option<PathBuf>,
+    /// The action of the sample.
+    #[arg(long, requires = "sample")]
+    action: Option<String>,
+}
+
+pub(super) async fn run(global: &Global, args: CheckArgs) -> Exit {
+    let loaded = match load(global) {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit,
+    };
+    if let (Some(sample), Some(action)) = (&args.sample, &args.action) {
+        return show_sample(&loaded.config, sample, action);
+    }
+    match effective(&loaded) {
+        Ok(text) => print!("{text}"),
+        Err(error) => {
+            eprintln!("trunkline: the effective config cannot be shown: {error}");
+            return Exit::Failed;
+        }
+    }
+    if args.connect { try_sinks(loaded).await } else { Exit::Fine }
+}
+
+async fn try_sinks(loaded: Loaded) -> Exit {
+    let mut exit = Exit::Fine;
+    for (name, settings) in loaded.settings {
+        let context = Context { name: name.to_string(), format: loaded.config.sinks[&name].format };
+        let sink = match settings.build(context) {
+            Ok(sink) => sink,
+            Err(error) => {
+                eprintln!("sink {name}: {error}");
+                return Exit::BadConfig;
+            }
+        };
+        match sink.probe().await {
+            Ok(()) => eprintln!("sink {name}: reachable"),
+            Err(fault) => {
+                eprintln!("sink {name}: not reachable: {} ({})", fault.reason, fault.code);
+                exit = Exit::NotReachable;
+            }
+        }
+        sink.close().await;
+    }
+    exit
+}
+
+fn show_sample(config: &Config, sample: &Path, action: &str) -> Exit {
+    let body = match std::fs::read(sample) {
+        Ok(body) => Bytes::from(body),
+        Err(error) => {
+            eprintln!("trunkline: {} cannot be read: {error}", sample.display());
+            return Exit::Failed;
+        }
+    };
+    let head = match tccc::read_head(&body) {
+        Ok(head) => head,
+        Err(error) => {
+            eprintln!("trunkline: {}: {error}; the ingress would refuse this push", sample.display());
+            return Exit::Failed;
+        }
+    };
+    let source = config.sources.keys().next().cloned().unwrap_or_else(|| SourceName::from("main"));
+    let push = Push {
+        id: PushId::from("sample"),
+        source,
+        action: tccc::known_action(action).unwrap_or(action).to_owned(),
+        version: None,
+        session: head.session,
+        received_at: Timestamp::now(),
+        traceparent: None,
+        body,
+    };
+    let event = tccc::normalise(&push).event;
+    for (name, sink) in &config.sinks {
+        if Selector::new(sink).takes(&push) {
+            println!("sink {name}:\n{}", String::from_utf8_lossy(&event.payload(sink.format)));
+        } else {
+            println!("sink {name}: nothing, since `actions` or `sources` do not select this push");
+        }
+    }
+    Exit::Fine
+}

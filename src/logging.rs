@@ -1,0 +1,67 @@
+//! Log lines: text on a terminal, JSON elsewhere, on stderr, never in the way of the work.
+//!
+//! Lines go through a bounded buffer and a thread of their own; when the reader of stderr is slower than the gateway, lines are
+//! dropped rather than pushes delayed. Stdout is left to the `file` sink and to what commands print.
+
+use std::io::IsTerminal;
+
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+
+use crate::config::model::{Log, LogFormat};
+
+/// Lines that wait to be written.
+const LINES_MAX: usize = 16_384;
+
+/// Keeps the writing thread; dropping it writes what is left.
+pub struct Logging {
+    _writer: WorkerGuard,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("log.filter is not understood: {0}")]
+    Filter(#[from] tracing_subscriber::filter::ParseError),
+    #[error("logging was set up before: {0}")]
+    Twice(#[from] TryInitError),
+}
+
+/// Sets logging up for the whole process, panics included. Call it once.
+pub fn init(settings: &Log) -> Result<Logging, Error> {
+    let filter = EnvFilter::try_new(&settings.filter)?;
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(LINES_MAX)
+        .lossy(true)
+        .thread_name("log-writer")
+        .finish(std::io::stderr());
+    let text = match settings.format {
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+        LogFormat::Auto => std::io::stderr().is_terminal(),
+    };
+    start(filter, writer, text)?;
+    log_panics();
+    Ok(Logging { _writer: guard })
+}
+
+fn start(filter: EnvFilter, writer: NonBlocking, text: bool) -> Result<(), TryInitError> {
+    let registry = tracing_subscriber::registry().with(filter);
+    if text {
+        let ansi = std::io::stderr().is_terminal();
+        registry.with(tracing_subscriber::fmt::layer().with_ansi(ansi).with_writer(writer)).try_init()
+    } else {
+        let json = tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(false);
+        registry.with(json.with_span_list(false).with_writer(writer)).try_init()
+    }
+}
+
+/// A panic becomes an ERROR line. Only a literal message is shown: a formatted one could hold what came in a push.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let message = panic.payload().downcast_ref::<&str>().copied().unwrap_or("(message withheld)");
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, message, "panic");
+    }));
+}

@@ -1,0 +1,234 @@
+//! Starts the real program in a folder of its own and watches what it logs.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{PATIENCE, eventually};
+
+/// The program, to be given arguments.
+pub fn trunkline() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trunkline"));
+    command.env_remove("TRUNKLINE_ADMIN_TOKEN");
+    command
+}
+
+/// A running gateway. Dropping it kills it, and fails the test when it logged an ERROR that was not expected.
+pub struct Gateway {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+    pub ingress: SocketAddr,
+    pub admin: SocketAddr,
+    expect_errors: bool,
+}
+
+pub struct GatewayBuilder {
+    dir: PathBuf,
+    config: String,
+    env: Vec<(String, String)>,
+    expect_errors: bool,
+    sinks: String,
+}
+
+impl GatewayBuilder {
+    /// A gateway whose files are in `dir`, with a source `main` at `/push` and a file sink `events`.
+    pub fn new(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            config: "[sources.main]\npath = \"/push\"\n".to_owned(),
+            env: Vec::new(),
+            expect_errors: false,
+            sinks: file_sink("events", &dir.join("events.ndjson")),
+        }
+    }
+
+    /// Further lines of the config.
+    pub fn config(mut self, toml: &str) -> Self {
+        self.config.push_str(toml);
+        self.config.push('\n');
+        self
+    }
+
+    /// These sinks in place of the usual one.
+    pub fn sinks(mut self, toml: &str) -> Self {
+        self.sinks = toml.to_owned();
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// ERROR lines are part of the test.
+    pub fn expect_errors(mut self) -> Self {
+        self.expect_errors = true;
+        self
+    }
+
+    fn command(&self) -> Command {
+        let config = self.dir.join("gateway.toml");
+        let text = format!("{}\n{}", self.config, self.sinks);
+        std::fs::write(&config, text).expect("the test's folder can be written");
+        let mut command = trunkline();
+        command
+            .arg("--config")
+            .arg(&config)
+            .args(["--set", "ingress.listen=127.0.0.1:0", "--set", "admin.listen=127.0.0.1:0"])
+            .args(["--set", "drain.announce=0s"])
+            .arg("--set")
+            .arg(format!("journal.disk.dir={}", self.dir.join("journal").display()))
+            .envs(self.env.iter().cloned())
+            .current_dir(&self.dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Starts it and waits until it listens.
+    pub async fn start(self) -> Gateway {
+        let mut child = self.command().spawn().expect("the program starts");
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        collect_lines(child.stderr.take().expect("piped"), Arc::clone(&lines));
+        collect_lines(child.stdout.take().expect("piped"), Arc::clone(&lines));
+        let mut started = None;
+        let seen = Arc::clone(&lines);
+        let addresses = eventually("the gateway says where it listens", async || {
+            if let Some(status) = child.try_wait().expect("the child can be waited for") {
+                started = Some(status);
+                return Some(None);
+            }
+            let lines = seen.lock().expect("no panic while locked");
+            lines.iter().find_map(|line| addresses_in(line)).map(Some)
+        })
+        .await;
+        let Some((ingress, admin)) = addresses else {
+            panic!("the gateway ended with {started:?}: {:#?}", lines.lock().expect("no panic while locked"));
+        };
+        Gateway { child, lines, ingress, admin, expect_errors: self.expect_errors }
+    }
+
+    /// Runs it to its end, for starts that are meant to fail.
+    pub fn output(self) -> std::process::Output {
+        self.command().output().expect("the program starts")
+    }
+}
+
+fn addresses_in(line: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    (line["message"] == "gateway started").then_some(())?;
+    Some((line["ingress"].as_str()?.parse().ok()?, line["admin"].as_str()?.parse().ok()?))
+}
+
+fn collect_lines(pipe: impl std::io::Read + Send + 'static, lines: Arc<Mutex<Vec<String>>>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            lines.lock().expect("no panic while locked").push(line);
+        }
+    });
+}
+
+/// The table of a file sink with quick batches.
+pub fn file_sink(name: &str, path: &Path) -> String {
+    format!(
+        "[sinks.{name}]\ntype = \"file\"\nstart = \"oldest\"\nbatch.linger = \"5ms\"\nretry = {{ delay_min = \"50ms\", delay_max = \"1s\" }}\nsettings.path = {:?}\n",
+        path.display().to_string()
+    )
+}
+
+impl Gateway {
+    /// The push address of the source `main`.
+    pub fn url(&self) -> String {
+        format!("http://{}/push", self.ingress)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Everything that it printed so far, stdout and stderr.
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.lock().expect("no panic while locked").clone()
+    }
+
+    pub async fn status(&self) -> Value {
+        self.get("/api/v1/status").await.1
+    }
+
+    /// Status code and body of a path of the admin listener; the body as a string where it is not JSON.
+    pub async fn get(&self, path: &str) -> (u16, Value) {
+        let url = format!("http://{}{path}", self.admin);
+        let response = reqwest::get(url).await.expect("the admin listener answers");
+        let status = response.status().as_u16();
+        let text = response.text().await.expect("a body");
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    pub fn kill(mut self) {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it ends");
+        self.check_log();
+    }
+
+    pub fn terminate(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it can be signalled");
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        eventually("the gateway ends", async || child.try_wait().expect("the child can be waited for")).await
+    }
+
+    /// SIGTERM, and a clean end.
+    pub async fn stop(mut self) {
+        self.terminate();
+        let status = self.ended().await;
+        assert!(status.success(), "a drained gateway exits with 0, not {status}: {:#?}", self.lines());
+        self.check_log();
+    }
+
+    fn check_log(&self) {
+        if self.expect_errors || std::thread::panicking() {
+            return;
+        }
+        let lines = self.lines();
+        let errors: Vec<_> = lines.iter().filter(|line| line.contains("\"level\":\"ERROR\"")).collect();
+        assert!(errors.is_empty(), "the gateway logged errors: {errors:#?}");
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.child.kill().expect("it can be killed");
+            self.child.wait().expect("it ends");
+            self.check_log();
+        }
+        if std::thread::panicking() {
+            eprintln!("the gateway's last lines: {:#?}", self.lines().iter().rev().take(20).collect::<Vec<_>>());
+        }
+    }
+}
+
+/// A folder for one test.
+pub fn folder() -> TempDir {
+    tempfile::tempdir().expect("a folder for the test")
+}
+
+/// Waits for the process's log to hold `text`.
+pub async fn wait_for_line(gateway: &Gateway, text: &str) {
+    eventually(&format!("a log line with {text:?} within {PATIENCE:?}"), async || {
+        gateway.lines().iter().any(|line| line.contains(text)).then_some(())
+    })
+    .await;
+    tokio::time::sleep(Duration::ZERO).await;
+}
