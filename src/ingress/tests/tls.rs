@@ -135,3 +135,29 @@ fn unusable_files_are_told_apart() {
     std::fs::write(dir.path().join("cert.pem"), "").unwrap();
     assert!(matches!(load(), Some(TlsError::NoCertificate { .. })));
 }
+
+#[tokio::test]
+async fn http2_is_chosen_in_the_handshake() {
+    let (dir, ca) = (tempfile::tempdir().unwrap(), ca());
+    write_pair(dir.path(), &ca);
+    let running = ingress(|config| {
+        config.tls = Some(files(dir.path()));
+        config.http2 = true;
+    })
+    .await;
+    let client = reqwest::Client::builder()
+        .tls_certs_only([reqwest::Certificate::from_pem(ca.pem().as_bytes()).unwrap()])
+        .resolve("localhost", running.addr)
+        .no_proxy()
+        .build()
+        .unwrap();
+    let url = format!("https://localhost:{}/push?action=cdr", running.addr.port());
+    let replies = (0..20).map(|id| client.post(&url).header("x-tccc-push-uuid", id.to_string()).body("{}").send());
+    for reply in futures::future::join_all(replies).await {
+        let reply = reply.unwrap();
+        assert_eq!((reply.version(), reply.status().as_u16()), (http::Version::HTTP_2, 200));
+    }
+    assert_eq!(running.journal.bodies().len(), 20);
+    let refused = client.post(&url).header("x-tccc-push-uuid", "slow").body(vec![b'x'; 2 << 20]).send().await.unwrap();
+    assert_eq!(refused.status().as_u16(), 413);
+}
