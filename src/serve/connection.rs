@@ -130,25 +130,37 @@ impl Connection {
             if !self.limits.http2 {
                 return Some((socket, false));
             }
-            return match timeout(self.limits.header_timeout, socket.begins_as_http2()).await {
-                Ok(Ok(http2)) => Some((socket, http2)),
+            return match self.within(self.limits.header_timeout, socket.begins_as_http2()).await {
+                Some(Ok(http2)) => Some((socket, http2)),
                 _late_or_broken => None,
             };
         };
-        match timeout(self.limits.handshake_timeout, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => {
+        match self.within(self.limits.handshake_timeout, acceptor.accept(stream)).await {
+            Some(Ok(stream)) => {
                 let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 self.activity.restart();
                 Some((Socket::new(Stream::Tls(Box::new(stream)), self.activity.clone()), http2))
             }
-            Ok(Err(error)) => {
+            Some(Err(error)) => {
                 tracing::debug!(%error, "tls handshake failed");
                 None
             }
-            Err(_elapsed) => {
+            None => {
                 tracing::debug!("tls handshake took too long");
                 None
             }
+        }
+    }
+
+    /// What comes before hyper, in `patience`; from `stop` on in [`FRESH_GRACE`].
+    async fn within<T>(&self, patience: Duration, step: impl Future<Output = T>) -> Option<T> {
+        let stopped = async {
+            self.stop.cancelled().await;
+            tokio::time::sleep(FRESH_GRACE).await;
+        };
+        tokio::select! {
+            in_time = timeout(patience, step) => in_time.ok(),
+            () = stopped => None,
         }
     }
 

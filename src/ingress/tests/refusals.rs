@@ -177,3 +177,15 @@ async fn a_flood_of_wrong_passwords_is_slowed_and_right_ones_pass() {
         |reason| running.metric(&format!("trunkline_auth_failures_total{{reason=\"{reason}\",source=\"guarded\"}}"));
     assert_eq!((failures("wrong"), failures("throttled"), failures("missing")), ("61".into(), "1".into(), "1".into()));
 }
+
+#[tokio::test]
+async fn a_later_header_on_a_kept_connection_has_the_same_time() {
+    let running = ingress(|config| config.header_timeout = Period::from_millis(200)).await;
+    let mut client = running.connect().await;
+    client.send(push("p-1", "{}")).await;
+    assert_eq!(client.reply().await.said(), (200, 0));
+    tokio::time::sleep(SHORT * 2).await;
+    client.send("POST /push?action=cdr HTT").await;
+    assert_eq!(client.reply().await.said(), (408, 4004));
+    client.ended().await;
+}

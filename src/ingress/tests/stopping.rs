@@ -63,3 +63,17 @@ async fn past_the_deadline_a_hanging_peer_is_cut() {
     running.force.cancel();
     running.stopped().await;
 }
+
+#[tokio::test]
+async fn peers_that_say_nothing_do_not_hold_up_the_stop() {
+    for http2 in [false, true] {
+        let running = ingress(|config| config.http2 = http2).await;
+        let mut silent = running.connect().await;
+        eventually("accepted", || running.metric("trunkline_ingress_connections") == "1").await;
+        let stopping = std::time::Instant::now();
+        running.stop.cancel();
+        silent.ended().await;
+        running.stopped().await;
+        assert!(stopping.elapsed() < PATIENCE / 2);
+    }
+}

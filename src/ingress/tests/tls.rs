@@ -108,12 +108,12 @@ async fn changed_certificates_are_taken_only_when_they_are_good() {
     let running = ingress_with_tls(tls).await;
     let good = |ca| connect(&running, ca, &rustls::version::TLS13, None);
     assert!(good(&first).await.is_ok() && good(&second).await.is_err());
-    let key = std::fs::read(dir.path().join("key.pem")).unwrap();
-    write_pair(dir.path(), &second);
-    std::fs::write(dir.path().join("key.pem"), key).unwrap();
+    let renewed = tempfile::tempdir().unwrap();
+    write_pair(renewed.path(), &second);
+    std::fs::copy(renewed.path().join("cert.pem"), dir.path().join("cert.pem")).unwrap();
     tokio::time::sleep(SHORT).await;
-    assert!(good(&first).await.is_ok(), "a key of another certificate is not taken");
-    write_pair(dir.path(), &second);
+    assert!(good(&first).await.is_ok(), "a certificate without its key is not taken");
+    std::fs::copy(renewed.path().join("key.pem"), dir.path().join("key.pem")).unwrap();
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while good(&second).await.is_err() {
         assert!(tokio::time::Instant::now() < deadline, "the new certificate is taken");
@@ -134,4 +134,30 @@ fn unusable_files_are_told_apart() {
     assert!(matches!(load(), Some(TlsError::Pem { .. })));
     std::fs::write(dir.path().join("cert.pem"), "").unwrap();
     assert!(matches!(load(), Some(TlsError::NoCertificate { .. })));
+}
+
+#[tokio::test]
+async fn http2_is_chosen_in_the_handshake() {
+    let (dir, ca) = (tempfile::tempdir().unwrap(), ca());
+    write_pair(dir.path(), &ca);
+    let running = ingress(|config| {
+        config.tls = Some(files(dir.path()));
+        config.http2 = true;
+    })
+    .await;
+    let client = reqwest::Client::builder()
+        .tls_certs_only([reqwest::Certificate::from_pem(ca.pem().as_bytes()).unwrap()])
+        .resolve("localhost", running.addr)
+        .no_proxy()
+        .build()
+        .unwrap();
+    let url = format!("https://localhost:{}/push?action=cdr", running.addr.port());
+    let replies = (0..20).map(|id| client.post(&url).header("x-tccc-push-uuid", id.to_string()).body("{}").send());
+    for reply in futures::future::join_all(replies).await {
+        let reply = reply.unwrap();
+        assert_eq!((reply.version(), reply.status().as_u16()), (http::Version::HTTP_2, 200));
+    }
+    assert_eq!(running.journal.bodies().len(), 20);
+    let refused = client.post(&url).header("x-tccc-push-uuid", "slow").body(vec![b'x'; 2 << 20]).send().await.unwrap();
+    assert_eq!(refused.status().as_u16(), 413);
 }
