@@ -62,9 +62,10 @@ async fn a_full_journal_refuses_and_goes_on_once_there_is_room() {
     let gateway = GatewayBuilder::new(dir.path())
         .config("journal = { size_max = \"4MiB\", disk.segment_size = \"2MiB\" }\ningress.body_size_max = \"256KiB\"")
         .sinks(&crate::support::file_sink("events", &out))
+        .expect_errors()
         .start()
         .await;
-    let sender = Sender { resends_max: 0, ..Sender::new(&gateway.url()) };
+    let sender = Sender::new(&gateway.url()).without_resends();
 
     let large = cdr("s", 1).replace("Padding\":\"", &format!("Padding\":\"{}", "y".repeat(100_000)));
     let mut accepted = Vec::new();

@@ -5,12 +5,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{PATIENCE, eventually};
+use super::eventually;
 
 /// The program, to be given arguments.
 pub fn trunkline() -> Command {
@@ -41,14 +40,14 @@ impl GatewayBuilder {
     pub fn new(dir: &Path) -> Self {
         Self {
             dir: dir.to_owned(),
-            config: "[sources.main]\npath = \"/push\"\n".to_owned(),
+            config: String::new(),
             env: Vec::new(),
             expect_errors: false,
             sinks: file_sink("events", &dir.join("events.ndjson")),
         }
     }
 
-    /// Further lines of the config.
+    /// Further lines of the config; they stand before everything else.
     pub fn config(mut self, toml: &str) -> Self {
         self.config.push_str(toml);
         self.config.push('\n');
@@ -74,7 +73,7 @@ impl GatewayBuilder {
 
     fn command(&self) -> Command {
         let config = self.dir.join("gateway.toml");
-        let text = format!("{}\n{}", self.config, self.sinks);
+        let text = format!("{}\n[sources.main]\npath = \"/push\"\n{}", self.config, self.sinks);
         std::fs::write(&config, text).expect("the test's folder can be written");
         let mut command = trunkline();
         command
@@ -94,25 +93,27 @@ impl GatewayBuilder {
 
     /// Starts it and waits until it listens.
     pub async fn start(self) -> Gateway {
+        match self.try_start().await {
+            Ok(gateway) => gateway,
+            Err((status, lines)) => panic!("the gateway ended with {status}: {lines:#?}"),
+        }
+    }
+
+    /// Starts it and waits until it listens, or has ended: then its status and what it printed.
+    pub async fn try_start(self) -> Result<Gateway, (ExitStatus, Vec<String>)> {
         let mut child = self.command().spawn().expect("the program starts");
         let lines = Arc::new(Mutex::new(Vec::new()));
         collect_lines(child.stderr.take().expect("piped"), Arc::clone(&lines));
         collect_lines(child.stdout.take().expect("piped"), Arc::clone(&lines));
-        let mut started = None;
-        let seen = Arc::clone(&lines);
-        let addresses = eventually("the gateway says where it listens", async || {
+        let seen = || lines.lock().expect("no panic while locked").clone();
+        let (ingress, admin) = eventually("the gateway says where it listens, or ends", async || {
             if let Some(status) = child.try_wait().expect("the child can be waited for") {
-                started = Some(status);
-                return Some(None);
+                return Some(Err((status, seen())));
             }
-            let lines = seen.lock().expect("no panic while locked");
-            lines.iter().find_map(|line| addresses_in(line)).map(Some)
+            seen().iter().find_map(|line| addresses_in(line)).map(Ok)
         })
-        .await;
-        let Some((ingress, admin)) = addresses else {
-            panic!("the gateway ended with {started:?}: {:#?}", lines.lock().expect("no panic while locked"));
-        };
-        Gateway { child, lines, ingress, admin, expect_errors: self.expect_errors }
+        .await?;
+        Ok(Gateway { child, lines, ingress, admin, expect_errors: self.expect_errors })
     }
 
     /// Runs it to its end, for starts that are meant to fail.
@@ -149,10 +150,6 @@ impl Gateway {
         format!("http://{}/push", self.ingress)
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Everything that it printed so far, stdout and stderr.
     pub fn lines(&self) -> Vec<String> {
         self.lines.lock().expect("no panic while locked").clone()
@@ -177,9 +174,10 @@ impl Gateway {
         self.check_log();
     }
 
+    /// SIGTERM, unless it has ended.
     pub fn terminate(&self) {
         let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it can be signalled");
+        let _ended = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
     }
 
     /// Waits until it has ended by itself.
@@ -222,13 +220,4 @@ impl Drop for Gateway {
 /// A folder for one test.
 pub fn folder() -> TempDir {
     tempfile::tempdir().expect("a folder for the test")
-}
-
-/// Waits for the process's log to hold `text`.
-pub async fn wait_for_line(gateway: &Gateway, text: &str) {
-    eventually(&format!("a log line with {text:?} within {PATIENCE:?}"), async || {
-        gateway.lines().iter().any(|line| line.contains(text)).then_some(())
-    })
-    .await;
-    tokio::time::sleep(Duration::ZERO).await;
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 pub struct Sender {
     client: reqwest::Client,
     url: String,
-    pub resends_max: usize,
+    resends_max: usize,
 }
 
 /// What the sender knows at the end.
@@ -28,6 +28,11 @@ impl Sender {
             .build()
             .expect("a client with these settings");
         Self { client, url: url.to_owned(), resends_max: 3 }
+    }
+
+    /// A sender that gives up at the first refusal.
+    pub fn without_resends(self) -> Self {
+        Self { resends_max: 0, ..self }
     }
 
     /// The same sender, for a gateway at another address.
