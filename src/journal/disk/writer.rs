@@ -6,7 +6,7 @@
 //!
 //! | fault | answer | then |
 //! |---|---|---|
-//! | the write fails | `Unavailable` | the file is cut back to what is durable; if even that fails it is given up |
+//! | the write fails | `Unavailable` | the file is cut back to what is durable, and synced; if even that fails it is given up |
 //! | the sync fails | `Unknown` | the file is given up at its durable end, and never synced again: what the page cache holds is no longer known. The next segment begins at the same offset and so voids what the failed one may hold |
 //! | no new segment can be made | `Unavailable` | tried again once a second |
 //! | less than `reserve` is free | `Unavailable` | looked at again four times a second |
@@ -249,16 +249,13 @@ impl Writer {
         self.fail_group(&AcceptError::Unavailable { cause: cause.clone() });
         self.fault = Some(cause);
         let active = self.active.as_ref().expect("just written");
-        // What was written of the group must not be taken for entries later: shorter ones may be written over its start.
-        let rewound = active.file.set_len(active.end);
-        match rewound {
-            Ok(()) => match active.file.allocate(self.shared.options.segment_size) {
-                Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::Unsupported => {}
-                // It grows as it is written, then: the space may come back.
-                Err(_) => {}
-            },
-            Err(_) => self.give_up_active(),
+        // What was written of the group must be gone before anything else is written there: shorter frames would leave the rest of
+        // it behind them.
+        let rewound = active.file.set_len(active.end).and_then(|()| active.file.sync());
+        if rewound.is_err() {
+            self.give_up_active();
+        } else if let Err(error) = active.file.allocate(self.shared.options.segment_size) {
+            tracing::debug!(%error, "the segment grows as it is written");
         }
     }
 
