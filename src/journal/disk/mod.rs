@@ -42,6 +42,8 @@ mod sim_fs;
 mod model_tests;
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod file_tests;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};

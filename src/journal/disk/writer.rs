@@ -60,6 +60,8 @@ pub(super) struct Writer {
     is_full: bool,
     /// Why the last try to write failed, until one succeeds.
     fault: Option<String>,
+    /// The last try to begin a segment failed.
+    needs_segment: bool,
 }
 
 /// The segment being written.
@@ -102,6 +104,7 @@ impl Writer {
             low_space: None,
             is_full: false,
             fault: None,
+            needs_segment: false,
         }
     }
 
@@ -234,7 +237,9 @@ impl Writer {
         }
         self.shared.durable.send_replace(self.next - 1);
         self.shared.reporter.metrics.entries.add(i64::try_from(self.group.count).unwrap_or(0));
-        self.fault = None;
+        if !self.needs_segment {
+            self.fault = None;
+        }
         self.group.bytes.clear();
         self.group.count = 0;
         for (answer, accepted) in self.group.answers.drain(..) {
@@ -325,7 +330,7 @@ impl Writer {
                 }
                 self.shared.catalog.add(segment);
                 self.shared.measure();
-                self.fault = None;
+                (self.fault, self.needs_segment) = (None, false);
                 drop(self.helper.send(Job::PrepareSpare));
                 Ok(())
             }
@@ -334,6 +339,7 @@ impl Writer {
                 self.shared.reporter.count(if error.kind() == ErrorKind::StorageFull { "full" } else { "write" });
                 self.fault = Some(format!("cannot begin a new segment of the journal: {error}"));
                 self.retry_at = Instant::now() + RETRY_AFTER;
+                self.needs_segment = true;
                 Err(self.refusal())
             }
         }
@@ -349,7 +355,7 @@ impl Writer {
     /// What is due while no push comes.
     fn look_after(&mut self) {
         self.look_at_space();
-        if self.active.is_none() && self.low_space.is_none() {
+        if (self.active.is_none() || self.needs_segment) && self.low_space.is_none() {
             // Why it failed, if it did, is in `fault`.
             drop(self.next_segment());
         } else if self.is_full {
@@ -369,6 +375,7 @@ impl Writer {
     fn probe_after_fault(&mut self) -> io::Result<()> {
         if let Some(active) = &self.active
             && self.fault.is_some()
+            && !self.needs_segment
         {
             active.file.write_all_at(&[0; 512], active.end)?;
             self.fault = None;
