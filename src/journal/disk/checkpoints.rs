@@ -78,9 +78,10 @@ impl Checkpoints {
         fs.create_dir_all(&dir)?;
         let mut sinks = BTreeMap::new();
         for listed in fs.list(&dir)? {
-            let name = listed.name.rsplit_once('.').and_then(|(stem, slot)| {
-                SLOTS.contains(&slot).then(|| decode_name(stem)).flatten().map(|name| SinkName::new(name))
-            });
+            let name = listed
+                .name
+                .rsplit_once('.')
+                .and_then(|(stem, slot)| SLOTS.contains(&slot).then(|| decode_name(stem)).flatten().map(SinkName::new));
             match name {
                 Some(name) if !sinks.contains_key(&name) => {
                     let place = load_place(&**fs, &dir, &name, reporter)?;

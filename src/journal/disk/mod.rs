@@ -44,6 +44,8 @@ mod model_tests;
 mod fault_tests;
 #[cfg(test)]
 mod file_tests;
+#[cfg(test)]
+mod crash_tests;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
