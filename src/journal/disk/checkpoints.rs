@@ -58,6 +58,8 @@ pub(super) struct SinkPlace {
 struct Slots {
     epoch: u64,
     sequence: u64,
+    /// A write failed since the last one that did not: what is on disk may be either.
+    is_uncertain: bool,
     /// The file of each slot, where it is there and no write to it ever failed.
     files: [Option<Handle>; 2],
 }
@@ -76,9 +78,10 @@ impl Checkpoints {
         fs.create_dir_all(&dir)?;
         let mut sinks = BTreeMap::new();
         for listed in fs.list(&dir)? {
-            let name = listed.name.rsplit_once('.').and_then(|(stem, slot)| {
-                SLOTS.contains(&slot).then(|| decode_name(stem)).flatten().map(|name| SinkName::new(name))
-            });
+            let name = listed
+                .name
+                .rsplit_once('.')
+                .and_then(|(stem, slot)| SLOTS.contains(&slot).then(|| decode_name(stem)).flatten().map(SinkName::new));
             match name {
                 Some(name) if !sinks.contains_key(&name) => {
                     let place = load_place(&**fs, &dir, &name, reporter)?;
@@ -89,7 +92,22 @@ impl Checkpoints {
                 None => move_aside(&**fs, &layout.quarantine(), &dir.join(&listed.name)),
             }
         }
-        Ok(Self { fs: Arc::clone(fs), dir, sinks: RwLock::new(sinks) })
+        let this = Self { fs: Arc::clone(fs), dir, sinks: RwLock::new(sinks) };
+        this.write_anew();
+        Ok(this)
+    }
+
+    /// Writes what was read: after a sync that failed before a restart, what is read need not be on the disk. Where it cannot be
+    /// written, nothing is given back on its account until a later one is.
+    fn write_anew(&self) {
+        for sink in self.names() {
+            let place = self.find(&sink).expect("just listed");
+            let mut slots = lock(&place.slots);
+            if let Err(error) = self.write_slot(&sink, &mut slots, &place.checkpoint()) {
+                tracing::warn!(%sink, %error, "the checkpoint could not be written anew");
+                place.low.store(0, Ordering::Release);
+            }
+        }
     }
 
     pub(super) fn names(&self) -> Vec<SinkName> {
@@ -152,7 +170,7 @@ impl Checkpoints {
         slots.epoch += 1;
         let before = place.checkpoint();
         let merged = merge(&before, settled);
-        if merged != *before {
+        if merged != *before || slots.is_uncertain {
             self.write_slot(sink, &mut slots, &merged).map_err(unavailable)?;
             place.set(merged.clone());
         }
@@ -187,7 +205,7 @@ impl Checkpoints {
             return Err(Error::Unavailable { cause });
         }
         before()?;
-        if *checkpoint != *held {
+        if *checkpoint != *held || slots.is_uncertain {
             self.write_slot(&fence.sink, &mut slots, checkpoint).map_err(unavailable)?;
             place.set(checkpoint.clone());
         }
@@ -196,6 +214,7 @@ impl Checkpoints {
 
     fn write_slot(&self, sink: &SinkName, slots: &mut Slots, checkpoint: &Checkpoint) -> io::Result<()> {
         // Counted up only once it is written: a failed slot is tried again, and never the other one, which holds the last value.
+        slots.is_uncertain = true;
         let sequence = slots.sequence + 1;
         let slot = (sequence % 2) as usize;
         let bytes = slot_bytes(sequence, checkpoint);
@@ -215,6 +234,7 @@ impl Checkpoints {
         crash_point("journal.checkpoint_sync");
         slots.files[slot] = Some(file);
         slots.sequence = sequence;
+        slots.is_uncertain = false;
         Ok(())
     }
 
@@ -228,7 +248,7 @@ impl SinkPlace {
         Self {
             low: AtomicU64::new(checkpoint.low.0),
             current: Mutex::new(Arc::new(checkpoint)),
-            slots: Mutex::new(Slots { epoch: 0, sequence, files: [None, None] }),
+            slots: Mutex::new(Slots { epoch: 0, sequence, is_uncertain: false, files: [None, None] }),
             oldest: Mutex::default(),
         }
     }

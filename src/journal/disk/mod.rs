@@ -42,6 +42,10 @@ mod sim_fs;
 mod model_tests;
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod file_tests;
+#[cfg(test)]
+mod crash_tests;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};

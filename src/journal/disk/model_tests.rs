@@ -19,13 +19,19 @@ enum Operation {
     /// Some pushes together; ids are few, so that many are resends.
     Accept(Vec<(u8, u16)>),
     /// The sink reads on and settles this many.
-    Settle { sink: u8, count: u8, dead: bool },
+    Settle {
+        sink: u8,
+        count: u8,
+        dead: bool,
+    },
     Forget(u8),
     Fault(Fault),
     /// Closed and opened again.
     Reopen,
     /// Power is lost at the nth change from now, and the journal opened again at the next chance.
-    PowerCut { after: u8 },
+    PowerCut {
+        after: u8,
+    },
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -52,8 +58,8 @@ struct Model {
 struct SinkModel {
     start: Offset,
     checkpoint: Checkpoint,
-    /// Sent to the journal but not answered: it may have happened.
-    maybe: Option<Checkpoint>,
+    /// Failed since the last one that did not: each may have happened, and be seen after a restart.
+    maybe: Vec<Checkpoint>,
     dead: BTreeSet<u64>,
     maybe_dead: BTreeSet<u64>,
 }
@@ -110,7 +116,10 @@ impl Run {
     async fn accept(&mut self, pushes: Vec<(u8, u16)>) {
         let pushes: Vec<_> = pushes
             .into_iter()
-            .map(|(id, size)| Push { body: vec![id; size.into()].into(), ..push(&id.to_string(), &(id % 5).to_string(), 0) })
+            .map(|(id, size)| Push {
+                body: vec![id; size.into()].into(),
+                ..push(&id.to_string(), &(id % 5).to_string(), 0)
+            })
             .collect();
         let answers = futures::future::join_all(pushes.iter().map(|push| self.journal().accept(push.clone()))).await;
         for (push, answer) in pushes.into_iter().zip(answers) {
@@ -151,7 +160,7 @@ impl Run {
         let settled_above = vec![last.offset];
         let next = Checkpoint { low: before, settled_above, ..Checkpoint::default() };
         let model = self.model.sinks.get_mut(&sink).unwrap();
-        model.maybe = Some(next.clone());
+        model.maybe.push(next.clone());
         let done = if dead {
             model.maybe_dead.insert(last.offset.0);
             let letters = vec![letter(&sink, 0, last.offset, &last.push)];
@@ -161,7 +170,7 @@ impl Run {
         };
         if done.is_ok() {
             let model = self.model.sinks.get_mut(&sink).unwrap();
-            (model.checkpoint, model.maybe) = (next, None);
+            (model.checkpoint, model.maybe) = (next, Vec::new());
             if dead {
                 model.dead.insert(last.offset.0);
             }
@@ -184,23 +193,21 @@ impl Run {
                 && checkpoint.settled_above.iter().all(covers)
         };
         assert!(
-            fits(&model.checkpoint) || model.maybe.as_ref().is_some_and(fits),
+            fits(&model.checkpoint) || model.maybe.iter().any(fits),
             "I3: {found:?} is neither {:?} nor {:?}",
             model.checkpoint,
             model.maybe
         );
-        (model.checkpoint, model.maybe) = (found.clone(), None);
+        model.checkpoint = found.clone();
     }
 
     async fn forget(&mut self, sink: u8) {
         let sink: SinkName = SinkName::new(format!("sink-{sink}"));
-        if self.journal().forget_sink(&sink).await.is_ok() {
-            self.model.sinks.remove(&sink);
-        } else if self.model.sinks.contains_key(&sink) {
-            // It may be half forgotten: nothing is owed to it, and it is forgotten for sure before anything else.
+        self.model.sinks.remove(&sink);
+        if self.journal().forget_sink(&sink).await.is_err() {
+            // It may be half forgotten; nothing is owed to it, and it is forgotten for sure before anything else.
             self.restart().await;
             self.journal().forget_sink(&sink).await.unwrap();
-            self.model.sinks.remove(&sink);
         }
     }
 

@@ -119,6 +119,36 @@ impl SimFs {
         state.faults.clear();
     }
 
+    /// A disk of its own with what this one shows now.
+    pub(super) fn image(&self) -> Self {
+        let (state, copy) = (self.lock(), Self::new(0));
+        {
+            let mut into = copy.lock();
+            for (number, inode) in &state.inodes {
+                let (seen, on_disk) = (inode.seen.clone(), inode.seen.clone());
+                into.inodes.insert(*number, Inode { seen, on_disk, unsynced: Vec::new() });
+            }
+            into.next_inode = state.next_inode;
+            into.names.clone_from(&state.names);
+            into.names_on_disk.clone_from(&state.names);
+            into.dirs.clone_from(&state.dirs);
+        }
+        copy
+    }
+
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        self.lock().names.keys().cloned().collect()
+    }
+
+    /// Changes the bytes of a file behind everybody's back.
+    pub(super) fn edit(&self, path: &Path, edit: impl FnOnce(&mut Vec<u8>)) {
+        let mut state = self.lock();
+        let number = state.names[path];
+        let inode = state.inodes.get_mut(&number).expect("named");
+        edit(&mut inode.seen);
+        inode.on_disk.clone_from(&inode.seen);
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -6,7 +6,7 @@
 //!
 //! | fault | answer | then |
 //! |---|---|---|
-//! | the write fails | `Unavailable` | the file is cut back to what is durable; if even that fails it is given up |
+//! | the write fails | `Unavailable` | the file is cut back to what is durable, and synced; if even that fails it is given up |
 //! | the sync fails | `Unknown` | the file is given up at its durable end, and never synced again: what the page cache holds is no longer known. The next segment begins at the same offset and so voids what the failed one may hold |
 //! | no new segment can be made | `Unavailable` | tried again once a second |
 //! | less than `reserve` is free | `Unavailable` | looked at again four times a second |
@@ -60,6 +60,8 @@ pub(super) struct Writer {
     is_full: bool,
     /// Why the last try to write failed, until one succeeds.
     fault: Option<String>,
+    /// The last try to begin a segment failed.
+    needs_segment: bool,
 }
 
 /// The segment being written.
@@ -102,6 +104,7 @@ impl Writer {
             low_space: None,
             is_full: false,
             fault: None,
+            needs_segment: false,
         }
     }
 
@@ -234,7 +237,9 @@ impl Writer {
         }
         self.shared.durable.send_replace(self.next - 1);
         self.shared.reporter.metrics.entries.add(i64::try_from(self.group.count).unwrap_or(0));
-        self.fault = None;
+        if !self.needs_segment {
+            self.fault = None;
+        }
         self.group.bytes.clear();
         self.group.count = 0;
         for (answer, accepted) in self.group.answers.drain(..) {
@@ -249,16 +254,13 @@ impl Writer {
         self.fail_group(&AcceptError::Unavailable { cause: cause.clone() });
         self.fault = Some(cause);
         let active = self.active.as_ref().expect("just written");
-        // What was written of the group must not be taken for entries later: shorter ones may be written over its start.
-        let rewound = active.file.set_len(active.end);
-        match rewound {
-            Ok(()) => match active.file.allocate(self.shared.options.segment_size) {
-                Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::Unsupported => {}
-                // It grows as it is written, then: the space may come back.
-                Err(_) => {}
-            },
-            Err(_) => self.give_up_active(),
+        // What was written of the group must be gone before anything else is written there: shorter frames would leave the rest of
+        // it behind them.
+        let rewound = active.file.set_len(active.end).and_then(|()| active.file.sync());
+        if rewound.is_err() {
+            self.give_up_active();
+        } else if let Err(error) = active.file.allocate(self.shared.options.segment_size) {
+            tracing::debug!(%error, "the segment grows as it is written");
         }
     }
 
@@ -328,7 +330,7 @@ impl Writer {
                 }
                 self.shared.catalog.add(segment);
                 self.shared.measure();
-                self.fault = None;
+                (self.fault, self.needs_segment) = (None, false);
                 drop(self.helper.send(Job::PrepareSpare));
                 Ok(())
             }
@@ -337,6 +339,7 @@ impl Writer {
                 self.shared.reporter.count(if error.kind() == ErrorKind::StorageFull { "full" } else { "write" });
                 self.fault = Some(format!("cannot begin a new segment of the journal: {error}"));
                 self.retry_at = Instant::now() + RETRY_AFTER;
+                self.needs_segment = true;
                 Err(self.refusal())
             }
         }
@@ -352,7 +355,7 @@ impl Writer {
     /// What is due while no push comes.
     fn look_after(&mut self) {
         self.look_at_space();
-        if self.active.is_none() && self.low_space.is_none() {
+        if (self.active.is_none() || self.needs_segment) && self.low_space.is_none() {
             // Why it failed, if it did, is in `fault`.
             drop(self.next_segment());
         } else if self.is_full {
@@ -372,6 +375,7 @@ impl Writer {
     fn probe_after_fault(&mut self) -> io::Result<()> {
         if let Some(active) = &self.active
             && self.fault.is_some()
+            && !self.needs_segment
         {
             active.file.write_all_at(&[0; 512], active.end)?;
             self.fault = None;

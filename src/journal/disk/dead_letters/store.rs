@@ -27,6 +27,9 @@ use crate::names::SinkName;
 /// Removed bytes below which a log is not replaced.
 const WASTE_MIN: u64 = 1 << 20;
 const COPY_CHUNK: usize = 1 << 20;
+/// A log up to this long is written anew when it is opened: after a failed sync what is read need not be on the disk. A longer one
+/// would keep the start waiting.
+const ANEW_MAX: u64 = 16 << 20;
 
 pub(super) struct Store {
     context: Context,
@@ -90,7 +93,15 @@ impl Store {
             len: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
         };
-        store.measure(&lock(&store.log));
+        let mut log = lock(&store.log);
+        if log.is_spoiled || (log.file.is_some() && log.end <= ANEW_MAX) {
+            // It holds what was read, so it only has to be tried: what is spoiled is replaced before the next letter at the latest.
+            if let Err(error) = store.replace(&mut log) {
+                tracing::warn!(%error, "a log of dead letters could not be written anew");
+            }
+        }
+        store.measure(&log);
+        drop(log);
         Ok(store)
     }
 
@@ -221,6 +232,10 @@ impl Store {
         crash_point("journal.dead_letter_write");
         if let Err(error) = file.sync() {
             log.is_spoiled = true;
+            // At once, so that a restart does not read what is not on the disk; where that fails, before the next letter.
+            if let Err(error) = self.replace(log) {
+                tracing::warn!(%error, "a log of dead letters could not be replaced; tried again later");
+            }
             return Err(error);
         }
         log.end += bytes.len() as u64;
