@@ -222,7 +222,8 @@ async fn push_until_crash(url: &str, count: usize, acknowledged: &mut Vec<String
             break;
         }
         if number % 10 == 0 {
-            sender.push_once(&format!("bad-{id}"), "not json").await;
+            // Large, so that the log of refused pushes is compacted soon.
+            sender.push_once(&format!("bad-{id}"), &"not json ".repeat(5_000)).await;
         }
         acknowledged.push(id);
     }
