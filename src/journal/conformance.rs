@@ -53,6 +53,7 @@ pub async fn run(factory: &mut impl Factory) {
     refused_pushes_are_kept_once_and_bounded(factory).await;
     forgetting_a_sink_removes_its_letters(factory).await;
     the_backlog_counts_what_is_not_settled(factory).await;
+    trimming_waits_for_the_slowest_sink(factory).await;
     a_closed_journal_fails(factory).await;
 }
 
@@ -486,6 +487,36 @@ async fn the_backlog_counts_what_is_not_settled(factory: &mut impl Factory) {
     }
     let health = journal.health();
     assert_eq!((health.trouble, health.bytes <= health.size_max), (None, true));
+    journal.close().await;
+}
+
+async fn trimming_waits_for_the_slowest_sink(factory: &mut impl Factory) {
+    let mut journal = factory.fresh().await;
+    let (quick, slow): (SinkName, SinkName) = ("quick".into(), "slow".into());
+    for sink in [&quick, &slow] {
+        journal.register_sink(sink, Start::Oldest).await.unwrap();
+    }
+    let pushes: Vec<_> =
+        (0..40).map(|n| Push { body: vec![b'x'; 500].into(), ..push(&n.to_string(), "s", n) }).collect();
+    let shard = shard(&*journal, &pushes[0]);
+    let mut last = Offset::ZERO;
+    for push in &pushes {
+        last = accept_new(&*journal, push).await;
+    }
+    let fence = lease(&*journal, &quick, shard).await.fence;
+    journal.commit(&fence, &low(last)).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(read_all(&*journal, shard, Offset::ZERO).await.len(), 40);
+        assert_eq!(journal.backlog(&slow).await.unwrap().pending, 40);
+        journal.close().await;
+        drop(journal);
+        journal = factory.reopen().await;
+    }
+    let fence = lease(&*journal, &slow, shard).await.fence;
+    journal.commit(&fence, &low(last)).await.unwrap();
+    let resend = journal.accept(pushes[39].clone()).await;
+    assert_eq!(resend, Ok(Accepted::Duplicate { offset: last, same_body: true }));
+    assert!(accept_new(&*journal, &push("new", "s", 41)).await > last);
     journal.close().await;
 }
 

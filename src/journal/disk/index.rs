@@ -66,8 +66,12 @@ impl DedupIndex {
         is_known.then(|| Known { offset: chunk.base + u64::from(place) % CHUNK, body_crc: mark.body_crc })
     }
 
-    /// Adds a mark. `offset` is greater than every one before; an older mark of the same key gives way.
+    /// Adds a mark; an older mark of the same key gives way. Offsets come in their order: one that is not greater than all before
+    /// (two files that claim it) changes nothing.
     pub(super) fn insert(&mut self, offset: u64, key: Key, body_crc: u32, received_ms: i64) {
+        if self.chunks.back().is_some_and(|chunk| offset < chunk.base + chunk.marks.len() as u64) {
+            return;
+        }
         self.forget(&key);
         let after_ms = self.room_for(offset, received_ms);
         let number = self.number_of(self.chunks.len() - 1);
@@ -199,6 +203,14 @@ mod tests {
         assert_eq!(index.find(&key(1), 11_000), Some(Known { offset: 6, body_crc: 78 }));
         index.expire(12_000);
         assert_eq!(index.len(), 0);
+    }
+
+    #[test]
+    fn an_offset_that_was_there_before_changes_nothing() {
+        let mut index = DedupIndex::new(1_000);
+        index.insert(5, key(1), 0, 0);
+        index.insert(5, key(2), 0, 0);
+        assert_eq!((index.find(&key(1), 0).map(|known| known.offset), index.find(&key(2), 0)), (Some(5), None));
     }
 
     #[test]

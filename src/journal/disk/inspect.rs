@@ -102,6 +102,9 @@ pub fn dump(dir: &Path, mut line: impl FnMut(DumpLine)) -> Result<(), InspectErr
     Ok(())
 }
 
+/// A segment's file, and what is in it where its header verifies.
+type Looked = (Handle, Option<(FileHeader, Scanned)>);
+
 struct Inspection {
     fs: RealFileSystem,
     layout: Layout,
@@ -143,9 +146,8 @@ impl Inspection {
         }
     }
 
-    /// The file, and what is in it where its header verifies.
-    #[allow(clippy::type_complexity)]
-    fn scan_segment(&self, first: u64) -> Result<Option<(Handle, Option<(FileHeader, Scanned)>)>, InspectError> {
+    /// `None` where it was given back meanwhile.
+    fn scan_segment(&self, first: u64) -> Result<Option<Looked>, InspectError> {
         let path = self.layout.segment(first);
         let Some(file) = self.open(&path)? else { return Ok(None) };
         let read = || -> io::Result<Option<(FileHeader, Scanned)>> {

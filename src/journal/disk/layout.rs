@@ -22,6 +22,9 @@ use std::path::{Path, PathBuf};
 /// The version of everything above. A directory of a later version is not touched.
 pub(super) const FORMAT_VERSION: u32 = 1;
 
+/// Offsets stay below this: a dead letter's number has no more bits for them. A file that claims a greater one is not ours.
+pub(super) const OFFSET_END: u64 = 1 << 48;
+
 const SEGMENT: &str = "segment";
 const IDS: &str = "ids";
 pub(super) const SPARE: &str = "spare.segment";
@@ -97,7 +100,7 @@ pub(super) fn letters_number(name: &str) -> Option<u64> {
 fn numbered(name: &str, extension: &str, digits: usize) -> Option<u64> {
     let (stem, found) = name.split_once('.')?;
     let plain = stem.len() == digits && stem.bytes().all(|byte| byte.is_ascii_digit());
-    (plain && found == extension).then(|| stem.parse().ok())?
+    (plain && found == extension).then(|| stem.parse().ok())?.filter(|number| *number < OFFSET_END)
 }
 
 /// A sink's name as a file name: letters, digits, `-` and `_` stay, every other byte becomes `%` and two hex digits.
@@ -140,8 +143,13 @@ mod tests {
         assert_eq!(segment_first(&name(layout.segment(42))), Some(42));
         assert_eq!(ids_first(&name(layout.ids(42))), Some(42));
         assert_eq!(letters_number(&letters_name(3)), Some(3));
-        for other in ["spare.segment", "42.segment", "00000000000000000042.segment.tmp", "0000000000000000+042.segment"]
-        {
+        for other in [
+            "spare.segment",
+            "42.segment",
+            "00000000000000000042.segment.tmp",
+            "18446744073709551615.segment",
+            "0000000000000000+042.segment",
+        ] {
             assert_eq!(segment_first(other), None, "{other}");
         }
     }

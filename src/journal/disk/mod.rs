@@ -3,11 +3,11 @@
 //! One record carries the push and its dedup mark, so one sync makes both durable and neither can be without the other. There is
 //! one shard. In reading order:
 //!
-//! - what lies where: [`layout`], [`file_header`], [`frame`], [`ids`];
-//! - accepting: [`queue`] → [`writer`] (with [`index`] and [`segment_file`]) → [`helper`];
-//! - reading: [`reader`]; settling: [`checkpoints`], [`dead_letters`]; giving space back: [`shared`];
-//! - opening: [`open`], [`identity`], [`recovery`], [`scan`];
-//! - looking from outside: [`inspect`].
+//! - what lies where: `layout`, `file_header`, `frame`, `ids`;
+//! - accepting: `queue` → `writer` (with `index` and `segment_file`) → `helper`;
+//! - reading: `reader`; settling: `checkpoints`, `dead_letters`; giving space back: `shared`;
+//! - opening: `open`, `identity`, `recovery`, `scan`;
+//! - looking from outside: `inspect`.
 //!
 //! What it promises beyond the contract: it opens whatever the bytes in its directory are, as long as the directory is its own;
 //! damage costs what is damaged, is reported once, and is set aside; a full or failing disk stops accepting and nothing else, and

@@ -14,7 +14,7 @@ use self::store::Store;
 use super::checkpoints::unavailable;
 use super::file_header::LogId;
 use super::fs::FileSystem;
-use super::layout::{Layout, decode_name, encode_name};
+use super::layout::{Layout, OFFSET_END, decode_name, encode_name};
 use super::report::{Reporter, move_aside};
 use super::shared::lock;
 use crate::journal::{DeadLetter, DeadLetterId, DeadLetterPage, Error, Selection};
@@ -23,7 +23,7 @@ use crate::names::{INGRESS, Offset, SinkName};
 pub(super) use self::store::scan_log;
 
 /// The lower bits of a number are the entry's offset, the upper ones its shard, of which there is one here.
-const OFFSET_BITS: u32 = 48;
+const OFFSET_MASK: u64 = OFFSET_END - 1;
 
 type Outcome = Result<(), Error>;
 
@@ -78,7 +78,7 @@ impl DeadLetters {
 
     /// The offsets behind `low` whose entries are dead letters of `sink`.
     pub(super) fn offsets_behind(&self, sink: &SinkName, low: Offset) -> Vec<Offset> {
-        let of = |number: u64| Offset(number & ((1 << OFFSET_BITS) - 1));
+        let of = |number: u64| Offset(number & OFFSET_MASK);
         self.find(sink).map_or_else(Vec::new, |store| store.numbers_behind(low.0).into_iter().map(of).collect())
     }
 
@@ -86,11 +86,7 @@ impl DeadLetters {
     pub(super) fn greatest_offset(&self) -> u64 {
         let stores = self.stores.read().unwrap_or_else(PoisonError::into_inner);
         let sinks = stores.iter().filter(|(name, _)| name.as_str() != INGRESS);
-        sinks
-            .filter_map(|(_, store)| store.greatest_number())
-            .map(|number| number & ((1 << OFFSET_BITS) - 1))
-            .max()
-            .unwrap_or(0)
+        sinks.filter_map(|(_, store)| store.greatest_number()).map(|number| number & OFFSET_MASK).max().unwrap_or(0)
     }
 
     /// Keeps letters of a sink, unless there would be more than `limit`. Durable when it returns. Blocks.
