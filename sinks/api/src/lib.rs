@@ -5,13 +5,16 @@
 //! pipeline, for all sinks. A sink crate imports this crate and nothing else of the gateway.
 //!
 //! In reading order: what is delivered ([`event`]), how it is handed over ([`batch`]), what is answered ([`outcome`]), who answers
-//! ([`sink`]), and the value types that settings are written in ([`settings`]).
+//! ([`sink`]), the value types that settings are written in ([`settings`]), and, behind the feature `guard`, which addresses a sink
+//! may connect to (`guard`).
 
 pub mod event;
 pub mod batch;
 pub mod outcome;
 pub mod sink;
 pub mod settings;
+#[cfg(feature = "guard")]
+pub mod guard;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 
