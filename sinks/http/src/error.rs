@@ -69,11 +69,9 @@ impl Error {
         if let Some(refused) = chain().find_map(|error| error.downcast_ref::<NoneAllowed>()) {
             return Self::AddressRefused { place, refused: refused.clone() };
         }
-        if chain().any(|error| error.is::<rustls::Error>()) {
-            return Self::Tls { place, cause };
-        }
         match error {
             error if error.is_dns() => Self::Dns { place, cause },
+            _ if chain().any(is_tls_error) => Self::Tls { place, cause },
             error if error.is_connect() => Self::Connect { place, cause },
             error if error.is_timeout() => Self::Timeout { place },
             _ => Self::Lost { place, cause },
@@ -102,6 +100,11 @@ fn deeper<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError +
         Some(inner) => Some(inner),
         None => error.source(),
     }
+}
+
+/// Of what TLS minds, only the kind arrives here for sure: HTTP/2 turns the rest into text. Nothing else reports this kind.
+fn is_tls_error(error: &(dyn StdError + 'static)) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::InvalidData)
 }
 
 /// Text of the other side or of a library, safe to log.

@@ -32,6 +32,16 @@ impl Lookup for Changing {
     }
 }
 
+/// Knows no name.
+struct Failing;
+
+#[async_trait]
+impl Lookup for Failing {
+    async fn lookup(&self, _host: &str) -> io::Result<Vec<SocketAddr>> {
+        Err(io::Error::other("no such name"))
+    }
+}
+
 /// A receiver on 127.0.0.1 that takes everything and closes each connection after one request. Gives its port.
 async fn receiver() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -104,6 +114,14 @@ async fn the_system_s_names_are_judged_too() {
     let url = format!("http://localhost:{}/", receiver().await);
     refusal(&deliver(&sink(&url, &[], Arc::new(System))).await);
     assert_eq!(deliver(&sink(&url, &["127.0.0.0/8"], Arc::new(System))).await, Outcome::delivered());
+}
+
+#[tokio::test]
+async fn a_name_that_nobody_knows_is_an_outage() {
+    let outcome = deliver(&sink("https://receiver.test/?hunter2", &[], Arc::new(Failing))).await;
+    let Outcome::Unavailable { fault, .. } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(fault.code, "dns");
+    assert_eq!(fault.reason, "the name of receiver.test:443 cannot be looked up: no such name");
 }
 
 #[tokio::test]
