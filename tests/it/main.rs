@@ -7,6 +7,7 @@ mod admin;
 mod cli;
 mod dedups;
 mod drains;
+mod forwards;
 mod isolates_sinks;
 mod keeps_privacy;
 mod layering;

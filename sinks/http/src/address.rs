@@ -90,7 +90,9 @@ mod tests {
     #[test]
     fn a_literal_address_is_known_in_every_spelling() {
         let literal = |text| Address::parse(text).unwrap().literal();
-        for spelling in ["http://127.0.0.1", "http://127.1", "http://0x7f.1", "http://2130706433", "http://0177.0.0.1./"] {
+        for spelling in
+            ["http://127.0.0.1", "http://127.1", "http://0x7f.1", "http://2130706433", "http://0177.0.0.1./"]
+        {
             assert_eq!(literal(spelling), Some(IpAddr::from([127, 0, 0, 1])), "{spelling}");
         }
         assert_eq!(literal("http://[::1]:80/"), Some("::1".parse().unwrap()));

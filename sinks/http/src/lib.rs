@@ -53,7 +53,8 @@ struct HttpSink {
 
 impl HttpSink {
     fn new(settings: &Settings, context: &Context, lookup: Arc<dyn Lookup>) -> Result<Self, BuildError> {
-        let shape = Shape::of(settings.mode, context.format).map_err(|message| BuildError(format!("mode: {message}")))?;
+        let shape =
+            Shape::of(settings.mode, context.format).map_err(|message| BuildError(format!("mode: {message}")))?;
         Ok(Self { shape, target: Target::new(settings, lookup)? })
     }
 }

@@ -44,9 +44,10 @@ impl Shape {
             (None, bare) => Ok(Self::Bare(bare)),
             (Some(Mode::Binary), Format::CloudEvents) => Ok(Self::Binary(Format::Data)),
             (Some(Mode::Binary), format) => Ok(Self::Binary(format)),
-            (Some(Mode::Structured | Mode::Batch), _) => Err(
-                "carries whole events, so it needs format = \"cloudevents\"; leave it out, or write \"binary\"".to_owned(),
-            ),
+            (Some(Mode::Structured | Mode::Batch), _) => {
+                Err("carries whole events, so it needs format = \"cloudevents\"; leave it out, or write \"binary\""
+                    .to_owned())
+            }
         }
     }
 

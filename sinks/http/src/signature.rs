@@ -77,7 +77,10 @@ mod tests {
     fn every_secret_signs() {
         let key = |byte: u8| signer(&format!("whsec_{}", BASE64_STANDARD.encode([byte; 24]))).unwrap();
         let both = signatures(&[key(1), key(2)], "p-1", 1, b"{}");
-        assert_eq!(both, format!("{} {}", signatures(&[key(1)], "p-1", 1, b"{}"), signatures(&[key(2)], "p-1", 1, b"{}")));
+        assert_eq!(
+            both,
+            format!("{} {}", signatures(&[key(1)], "p-1", 1, b"{}"), signatures(&[key(2)], "p-1", 1, b"{}"))
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A gateway process to test against, a sender that resends as the vendor's does, and readers of what arrived.
 
 mod gateway;
+mod receiver;
 mod sender;
 
 use std::collections::HashMap;
@@ -9,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-pub use self::gateway::{GatewayBuilder, file_sink, folder, trunkline};
+pub use self::gateway::{Gateway, GatewayBuilder, file_sink, folder, trunkline};
+pub use self::receiver::{Delivered, Receiver};
 pub use self::sender::{Outcome, Sender};
 
 /// How long anything that should happen soon may take, on a busy machine.

@@ -30,6 +30,17 @@ fn good_settings_have_no_problems() {
 }
 
 #[test]
+fn the_example_holds_every_setting() {
+    let example: toml::Table = include_str!("../../example.toml").parse().unwrap();
+    let table = example["sinks"]["hook"]["settings"].as_table().unwrap();
+    assert_eq!(paths(&table.to_string(), Format::CloudEvents), Vec::<String>::new());
+    let no_such_key = toml::from_str::<Settings>("no-such-key = 1").unwrap_err().to_string();
+    let (_, known) = no_such_key.split_once("expected one of ").unwrap();
+    let known: Vec<_> = known.split('`').skip(1).step_by(2).collect();
+    assert!(known.len() == 9 && known.iter().all(|key| table.contains_key(*key)), "{known:?}");
+}
+
+#[test]
 fn all_problems_are_told_at_once() {
     let toml = r#"
         url = "http://u:p@10.0.0.1/"
@@ -41,15 +52,28 @@ fn all_problems_are_told_at_once() {
         tls = { cert_file = "c" }
     "#;
     let expected = [
-        "url", "mode", "signing_secret[0]", "signing_secret[1]", "headers.Authorization", "headers.Host", "headers.X-Bad",
-        "headers.a b", "headers.webhook-id", "auth", "auth.username", "connect_timeout", "tls", "tls.key_file",
+        "url",
+        "mode",
+        "signing_secret[0]",
+        "signing_secret[1]",
+        "headers.Authorization",
+        "headers.Host",
+        "headers.X-Bad",
+        "headers.a b",
+        "headers.webhook-id",
+        "auth",
+        "auth.username",
+        "connect_timeout",
+        "tls",
+        "tls.key_file",
     ];
     assert_eq!(paths(toml, Format::Data), expected);
 }
 
 #[test]
 fn no_problem_repeats_a_secret() {
-    let toml = "url = \"ftp://hunter2:hunter2@h/?hunter2\"\nsigning_secret = \"hunter2\"\nheaders = { X = \"hunter2\\n\" }";
+    let toml =
+        "url = \"ftp://hunter2:hunter2@h/?hunter2\"\nsigning_secret = \"hunter2\"\nheaders = { X = \"hunter2\\n\" }";
     let context = Context { name: "hook".into(), format: Format::CloudEvents };
     let problems = settings(toml).problems(&context);
     assert_eq!(problems.len(), 3);
@@ -59,8 +83,18 @@ fn no_problem_repeats_a_secret() {
 #[test]
 fn urls_that_lead_nowhere_good_are_refused() {
     for url in [
-        "", "example.com", "ftp://example.com", "http://", "https://example.com/#here", "http://127.1/", "http://0x7f000001/",
-        "http://2130706433/", "http://[::1]/", "http://[::ffff:10.0.0.1]/", "http://169.254.169.254/latest", "http://0/",
+        "",
+        "example.com",
+        "ftp://example.com",
+        "http://",
+        "https://example.com/#here",
+        "http://127.1/",
+        "http://0x7f000001/",
+        "http://2130706433/",
+        "http://[::1]/",
+        "http://[::ffff:10.0.0.1]/",
+        "http://169.254.169.254/latest",
+        "http://0/",
     ] {
         assert_eq!(paths(&format!("url = {url:?}"), Format::CloudEvents), ["url"], "{url}");
     }

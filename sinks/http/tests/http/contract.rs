@@ -18,7 +18,8 @@ struct Hook {
 
 /// Refuses what names the poison, wherever the mode puts an id.
 fn script(received: &Received) -> Answer {
-    let in_header = ["webhook-id", "ce-id"].iter().any(|name| received.headers.get(*name).is_some_and(|id| id == "poison"));
+    let in_header =
+        ["webhook-id", "ce-id"].iter().any(|name| received.headers.get(*name).is_some_and(|id| id == "poison"));
     let in_body = received.body.windows(15).any(|part| part == b"\"id\":\"poison\",\"");
     Answer::status(if in_header || in_body { 400 } else { 204 })
 }

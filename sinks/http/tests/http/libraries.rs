@@ -97,9 +97,8 @@ async fn the_id_is_that_of_the_event() {
 
 #[tokio::test]
 async fn what_was_tampered_with_or_signed_by_another_is_not_taken() {
-    let script_takes = |secret: &str, requests: &[Received]| {
-        std::panic::catch_unwind(|| read_by_libraries(secret, requests)).is_ok()
-    };
+    let script_takes =
+        |secret: &str, requests: &[Received]| std::panic::catch_unwind(|| read_by_libraries(secret, requests)).is_ok();
     let requests = sent("", Format::CloudEvents).await;
     assert!(script_takes(NEW, &requests));
     assert!(!script_takes("whsec_c29tZWJvZHkgZWxzZSBzb21lYm9keSBlbHNl", &requests));

@@ -80,14 +80,17 @@ async fn a_token_that_is_refused_is_replaced_once() {
 #[tokio::test]
 async fn without_a_token_nothing_is_sent() {
     let refusal = br#"{"error":"invalid_client","error_description":"hunter2"}"#;
-    let refused = || Answer::Reply(401, Vec::new(), Bytes::from_static(refusal));
-    let answers: [(&str, &str, Box<dyn Fn() -> Answer + Send + Sync>); 3] = [
-        ("token-401", "invalid_client", Box::new(refused)),
-        ("token-reply", "without a usable bearer token", Box::new(|| granted("{}"))),
-        ("connection-lost", "no access token", Box::new(|| Answer::HangUp)),
-    ];
-    for (code, said, answer) in answers {
-        let receiver = Receiver::start(move |_| answer()).await;
+    for (code, said) in [
+        ("token-401", "invalid_client"),
+        ("token-reply", "without a usable bearer token"),
+        ("connection-lost", "no access token"),
+    ] {
+        let receiver = Receiver::start(move |_| match code {
+            "token-401" => Answer::Reply(401, Vec::new(), Bytes::from_static(refusal)),
+            "token-reply" => granted("{}"),
+            _ => Answer::HangUp,
+        })
+        .await;
         let sink = sink(&receiver.url(), &auth(&receiver));
         assert_eq!(told(&deliver(&*sink).await), ("away", code));
         let fault = sink.probe().await.unwrap_err();

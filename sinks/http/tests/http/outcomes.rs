@@ -132,10 +132,9 @@ async fn after_an_outage_the_rest_of_the_batch_is_not_tried() {
 
 #[tokio::test]
 async fn a_failed_event_holds_up_its_session_alone_and_order_is_kept() {
-    let receiver = Receiver::start(|received| {
-        Answer::status(if received.header("webhook-id") == "s1-3" { 500 } else { 200 })
-    })
-    .await;
+    let receiver =
+        Receiver::start(|received| Answer::status(if received.header("webhook-id") == "s1-3" { 500 } else { 200 }))
+            .await;
     let events: Vec<_> =
         (0..10).flat_map(|n| (0..3).map(move |s| event(&format!("s{s}-{n}"), &format!("s{s}")))).collect();
     let outcomes = sink(&receiver.url(), "").deliver(&batch(0, 1, events.clone())).await;
@@ -178,9 +177,18 @@ async fn a_long_reply_is_not_read_to_its_end() {
 
 #[tokio::test]
 async fn a_probe_asks_for_options_and_takes_any_reply_but_that_of_a_proxy_without_a_receiver() {
-    for (status, is_there) in
-        [(200, true), (204, true), (400, true), (401, true), (404, true), (405, true), (501, true), (502, false), (503, false), (504, false)]
-    {
+    for (status, is_there) in [
+        (200, true),
+        (204, true),
+        (400, true),
+        (401, true),
+        (404, true),
+        (405, true),
+        (501, true),
+        (502, false),
+        (503, false),
+        (504, false),
+    ] {
         let receiver = Receiver::start(move |_| Answer::status(status)).await;
         let probed = sink(&receiver.url(), "headers = { X-Key = \"k\" }").probe().await;
         assert_eq!(probed.is_ok(), is_there, "{status}: {probed:?}");
