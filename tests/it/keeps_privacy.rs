@@ -1,6 +1,6 @@
 //! Personal data stays in: unique values are pushed through every path, good and bad, and none may show in output or metrics.
 
-use crate::support::{GatewayBuilder, Sender, eventually, file_sink, folder, wait_for_events};
+use crate::support::{GatewayBuilder, Receiver, Sender, eventually, file_sink, folder, wait_for_events};
 
 /// What must never be seen.
 const CANARIES: [&str; 9] = [
@@ -27,11 +27,15 @@ async fn no_personal_data_or_secret_is_seen_in_output_metrics_or_replies() {
     let dir = folder();
     let good = dir.path().join("events.ndjson");
     std::fs::write(dir.path().join("blocked"), "").unwrap();
+    let refusing = Receiver::start(|_| 400).await;
+    let mut away = Receiver::start(|_| 200).await;
+    away.stop().await;
+    let hooks = (refusing.sink("refusing") + &away.sink("away")).replace("http://", "http://canaryuser:canarysecret@");
     let mut gateway = GatewayBuilder::new(dir.path())
         .config(
             "log.filter = \"trace\"\n[sources.guarded]\npath = \"/guarded\"\nauth = { type = \"basic\", username = \"canaryuser\", password = \"canarysecret\" }",
         )
-        .sinks(&(file_sink("events", &good) + &file_sink("blocked", &dir.path().join("blocked/events.ndjson"))))
+        .sinks(&(file_sink("events", &good) + &file_sink("blocked", &dir.path().join("blocked/events.ndjson")) + &hooks))
         .start()
         .await;
     let sender = Sender::new(&gateway.url());
@@ -59,8 +63,10 @@ async fn no_personal_data_or_secret_is_seen_in_output_metrics_or_replies() {
     }
     replies.push(guarded.once("cdr", "unauthenticated", body()).await);
     wait_for_events(&good, 6).await;
-    eventually("the broken sink is noticed", async || {
-        (gateway.status().await["sinks"]["blocked"]["state"] == "broken").then_some(())
+    eventually("the broken sinks and the refused events are noticed", async || {
+        let sinks = gateway.status().await["sinks"].clone();
+        let is_broken = |name: &str| sinks[name]["state"] == "broken";
+        (is_broken("blocked") && is_broken("away") && sinks["refusing"]["dead_letters"].as_u64() >= Some(6)).then_some(())
     })
     .await;
 

@@ -146,11 +146,12 @@ impl Settings {
     }
 
     fn check_secrets(&self, problems: &mut Problems) {
-        for (index, secret) in self.signing_secret.0.iter().enumerate() {
+        for (number, secret) in (1..).zip(&self.signing_secret.0) {
             if let Secret::Inline(text) = secret
                 && let Err(wrong) = Signer::parse(text)
             {
-                problems.found(&format!("signing_secret[{index}]"), wrong.to_string());
+                let which = if self.signing_secret.0.len() > 1 { format!("number {number} ") } else { String::new() };
+                problems.found("signing_secret", format!("{which}{wrong}"));
             }
         }
     }

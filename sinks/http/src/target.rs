@@ -155,9 +155,9 @@ fn tokens(auth: Option<&Auth>) -> Result<Option<TokenSource>, BuildError> {
 }
 
 fn signers(secrets: &[Secret]) -> Result<Vec<Signer>, BuildError> {
-    let signer = |(index, secret): (usize, &Secret)| {
-        let path = format!("signing_secret[{index}]");
-        Signer::parse(&resolved(&path, secret)?).map_err(|wrong| BuildError(format!("{path}: {wrong}")))
+    let signer = |(number, secret)| {
+        let path = "signing_secret";
+        Signer::parse(&resolved(path, secret)?).map_err(|wrong| BuildError(format!("{path}: number {number} {wrong}")))
     };
-    secrets.iter().enumerate().map(signer).collect()
+    (1..).zip(secrets).map(signer).collect()
 }

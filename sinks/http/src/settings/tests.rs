@@ -54,8 +54,8 @@ fn all_problems_are_told_at_once() {
     let expected = [
         "url",
         "mode",
-        "signing_secret[0]",
-        "signing_secret[1]",
+        "signing_secret",
+        "signing_secret",
         "headers.Authorization",
         "headers.Host",
         "headers.X-Bad",
