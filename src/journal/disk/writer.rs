@@ -30,7 +30,7 @@ use super::fs::Handle;
 use super::helper::Job;
 use super::ids::{Id, Ids};
 use super::index::DedupIndex;
-use super::queue::{Answer, Queue, Request, Taken};
+use super::queue::{Answer, Answers, Queue, Request, Taken};
 use super::segment_file::{Made, make_segment};
 use super::shared::{Shared, lock};
 use crate::crash::crash_point;
@@ -114,15 +114,7 @@ impl Writer {
         loop {
             let in_trouble = lock(&self.shared.trouble).is_some();
             match self.queue.take(if in_trouble { IN_TROUBLE } else { IDLE }) {
-                Taken::Group(requests) => {
-                    let others_are_at_it = requests.len() > 1;
-                    self.write_group(requests);
-                    // Under load, those that were just answered are let on the core first, so that what they bring next shares a
-                    // sync. No pause: with nothing else to run this returns at once, and a lone push never waits for it.
-                    if others_are_at_it {
-                        std::thread::yield_now();
-                    }
-                }
+                Taken::Group(requests) => self.write_group(requests),
                 Taken::Nothing => self.look_after(),
                 Taken::Closed => break,
             }
@@ -250,9 +242,8 @@ impl Writer {
         }
         self.group.bytes.clear();
         self.group.count = 0;
-        for (answer, accepted) in self.group.answers.drain(..) {
-            send(answer, Ok(accepted));
-        }
+        let answers = self.group.answers.drain(..).map(|(caller, accepted)| (caller, Ok(accepted)));
+        self.queue.answer(Answers(answers.collect()));
     }
 
     fn write_failed(&mut self, error: &io::Error) {
@@ -289,9 +280,8 @@ impl Writer {
         }
         self.group.bytes.clear();
         self.group.count = 0;
-        for (answer, _) in self.group.answers.drain(..) {
-            send(answer, Err(error.clone()));
-        }
+        let answers = self.group.answers.drain(..).map(|(caller, _)| (caller, Err(error.clone())));
+        self.queue.answer(Answers(answers.collect()));
     }
 
     /// Ends the active segment at its durable end, without touching its file again.
