@@ -7,9 +7,10 @@
 //! drops, and never touches another sink's progress.
 //!
 //! [`run`] is the one loop that waits: it starts what may start, waits for what comes first, and applies it ([`landed`]: what came
-//! back from the sink). What it decides by is pure: [`window`] what is in hand, [`sessions`] whose turn it is, [`batch`] when a batch
-//! is due, [`verdict`] and [`retry`] what follows from an outcome, [`breaker`] whether the sink is there, [`settle`] when to save,
-//! [`select`] what the sink takes. [`letters`] makes dead letters, [`status`] tells the admin listener.
+//! back from the sink; [`save`]: checkpoints and dead letters). What it decides by is pure: [`window`] what is in hand,
+//! [`sessions`] whose turn it is, [`batch`] when a batch is due, [`verdict`] and [`retry`] what follows from an outcome,
+//! [`breaker`] whether the sink is there, [`settle`] when to save, [`select`] what the sink takes. [`letters`] makes dead letters,
+//! [`status`] tells the admin listener.
 //!
 //! | while | the pipeline reads | begins batches | and goes on when |
 //! |---|---|---|---|
@@ -25,6 +26,7 @@
 
 mod run;
 mod landed;
+mod save;
 mod window;
 mod sessions;
 mod batch;
