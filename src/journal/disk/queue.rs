@@ -68,7 +68,12 @@ struct State {
 
 impl Queue {
     pub(super) fn new() -> Self {
-        Self { state: Mutex::default(), came: Condvar::new(), room: Arc::new(Semaphore::new(WAITING_MAX)), runtime: OnceLock::new() }
+        Self {
+            state: Mutex::default(),
+            came: Condvar::new(),
+            room: Arc::new(Semaphore::new(WAITING_MAX)),
+            runtime: OnceLock::new(),
+        }
     }
 
     /// Waits until there is room. `None` once it is closed.
