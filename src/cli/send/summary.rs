@@ -100,10 +100,6 @@ impl Tally {
         self.accepted + self.failed
     }
 
-    pub fn accepted(&self) -> u64 {
-        self.accepted
-    }
-
     pub fn failed(&self) -> u64 {
         self.failed
     }
