@@ -331,6 +331,6 @@ pub struct Window {
 
 impl Default for Window {
     fn default() -> Self {
-        Self { events_max: 10_000, bytes_max: Size(16 << 20) }
+        Self { events_max: 4_000, bytes_max: Size(4 << 20) }
     }
 }
