@@ -254,7 +254,7 @@ pub struct Sink {
     /// Batches in flight at the same time.
     #[serde(default = "Sink::default_concurrency")]
     pub concurrency: usize,
-    /// What is read ahead and not settled yet, batches in flight and waiting retries included.
+    /// What is read ahead and not settled yet, batches in flight and waiting retries included. At least one batch.
     #[serde(default)]
     pub window: Window,
     /// How many dead letters are kept; at it the sink pauses.

@@ -102,7 +102,11 @@ impl Pipeline {
             selector: Selector::new(settings),
             batch: settings.batch,
             concurrency: settings.concurrency.max(1),
-            window: settings.window,
+            // However large a batch may be, there is room for one.
+            window: model::Window {
+                events_max: settings.window.events_max.max(settings.batch.events_max),
+                bytes_max: settings.window.bytes_max.max(settings.batch.bytes_max),
+            },
             backoff: Backoff::new(settings.retry.delay_min.0, settings.retry.delay_max.0),
             attempts_max: settings.retry.attempts_max,
             dead_letters_max: settings.dead_letters_max,
