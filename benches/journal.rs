@@ -55,7 +55,7 @@ fn accepts(criterion: &mut Criterion) {
         reserve: 0,
         dedup_window: Duration::from_secs(3600),
     };
-    let journal = runtime.block_on(DiskJournal::open(options, Metrics::new().journal)).expect("a journal");
+    let journal = DiskJournal::open(options, Metrics::new().journal).expect("a journal");
     let mut next = 0;
     let mut group = criterion.benchmark_group("journal");
     group.throughput(Throughput::Elements(1)).sample_size(10);

@@ -257,17 +257,15 @@ fn check_sink(at: &Path, sink: &Sink, sources: &[String], findings: &mut Finding
     }
     let counts = [("concurrency", sink.concurrency as u64), ("dead_letters_max", sink.dead_letters_max)];
     findings.need_some(at, &counts);
-    let (batch, retry, window) = (at.key("batch"), at.key("retry"), at.key("window"));
+    let (batch, retry) = (at.key("batch"), at.key("retry"));
     findings.need_some(&batch, &[("events_max", sink.batch.events_max as u64), ("bytes_max", sink.batch.bytes_max.0)]);
+    findings.need_some(
+        &at.key("window"),
+        &[("events_max", sink.window.events_max as u64), ("bytes_max", sink.window.bytes_max.0)],
+    );
     findings.need_some(&retry, &[("attempts_max", u64::from(sink.retry.attempts_max))]);
     findings.need_time(&retry, &[("delay_min", sink.retry.delay_min)]);
     findings.need_order((retry.key("delay_min"), sink.retry.delay_min), (retry.key("delay_max"), sink.retry.delay_max));
-    findings.need_order(
-        (batch.key("events_max"), sink.batch.events_max),
-        (window.key("events_max"), sink.window.events_max),
-    );
-    findings
-        .need_order((batch.key("bytes_max"), sink.batch.bytes_max), (window.key("bytes_max"), sink.window.bytes_max));
 }
 
 /// Lists of actions are open, since new kinds appear unannounced; what is nearly a known one is probably meant to be it.

@@ -254,7 +254,7 @@ pub struct Sink {
     /// Batches in flight at the same time.
     #[serde(default = "Sink::default_concurrency")]
     pub concurrency: usize,
-    /// What is read ahead and not settled yet, batches in flight and waiting retries included.
+    /// What is read ahead and not settled yet, batches in flight and waiting retries included. At least one batch.
     #[serde(default)]
     pub window: Window,
     /// How many dead letters are kept; at it the sink pauses.
@@ -331,6 +331,6 @@ pub struct Window {
 
 impl Default for Window {
     fn default() -> Self {
-        Self { events_max: 10_000, bytes_max: Size(16 << 20) }
+        Self { events_max: 4_000, bytes_max: Size(4 << 20) }
     }
 }

@@ -25,7 +25,8 @@ impl Run<'_> {
     /// Applies the sink's answer for one batch; a fault in place of outcomes is trouble of the sink as a whole.
     pub(super) fn landed(&mut self, flight: Flight, answer: Result<Vec<Outcome>, Fault>, now: Instant) {
         let outcomes = answer.unwrap_or_else(|fault| {
-            error!(sink = %self.pipe.name, shard = self.pipe.shard, code = %fault.code, reason = %fault.reason, "sink broke its contract");
+            let (sink, shard) = (&self.pipe.name, self.pipe.shard);
+            error!(%sink, shard, code = %fault.code, reason = %fault.reason, "sink broke its contract");
             vec![Outcome::unavailable(fault); flight.seqs.len()]
         });
         self.watch_order(&flight, &outcomes, now);
@@ -145,7 +146,8 @@ impl Run<'_> {
         let keys = flight.seqs.iter().map(|seq| self.window.look(*seq).0);
         if !is_told && verdict::breaks_order(outcomes, keys) {
             self.order_told_at = Some(now);
-            warn!(sink = %self.pipe.name, shard = self.pipe.shard, "sink delivered an event after an earlier one of its session failed");
+            let (sink, shard) = (&self.pipe.name, self.pipe.shard);
+            warn!(%sink, shard, "sink delivered an event after an earlier one of its session failed");
         }
     }
 }

@@ -7,9 +7,10 @@
 //! drops, and never touches another sink's progress.
 //!
 //! [`run`] is the one loop that waits: it starts what may start, waits for what comes first, and applies it ([`landed`]: what came
-//! back from the sink). What it decides by is pure: [`window`] what is in hand, [`sessions`] whose turn it is, [`batch`] when a batch
-//! is due, [`verdict`] and [`retry`] what follows from an outcome, [`breaker`] whether the sink is there, [`settle`] when to save,
-//! [`select`] what the sink takes. [`letters`] makes dead letters, [`status`] tells the admin listener.
+//! back from the sink; [`save`]: checkpoints and dead letters). What it decides by is pure: [`window`] what is in hand,
+//! [`sessions`] whose turn it is, [`batch`] when a batch is due, [`verdict`] and [`retry`] what follows from an outcome,
+//! [`breaker`] whether the sink is there, [`settle`] when to save, [`select`] what the sink takes. [`letters`] makes dead letters,
+//! [`status`] tells the admin listener.
 //!
 //! | while | the pipeline reads | begins batches | and goes on when |
 //! |---|---|---|---|
@@ -25,6 +26,7 @@
 
 mod run;
 mod landed;
+mod save;
 mod window;
 mod sessions;
 mod batch;
@@ -100,7 +102,11 @@ impl Pipeline {
             selector: Selector::new(settings),
             batch: settings.batch,
             concurrency: settings.concurrency.max(1),
-            window: settings.window,
+            // However large a batch may be, there is room for one.
+            window: model::Window {
+                events_max: settings.window.events_max.max(settings.batch.events_max),
+                bytes_max: settings.window.bytes_max.max(settings.batch.bytes_max),
+            },
             backoff: Backoff::new(settings.retry.delay_min.0, settings.retry.delay_max.0),
             attempts_max: settings.retry.attempts_max,
             dead_letters_max: settings.dead_letters_max,

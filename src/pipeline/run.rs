@@ -21,12 +21,13 @@ use tracing::{info, warn};
 use super::Pipeline;
 use super::batch::{self, Due, Parcel};
 use super::breaker::{Breaker, Pass};
-use super::letters::{LetterLog, first_letters};
+use super::letters::LetterLog;
+use super::save::Written;
 use super::sessions::{Load, Seq};
 use super::settle::Pace;
 use super::status::Standing;
 use super::window::Window;
-use crate::journal::{Backlog, DeadLetter, Error, Fence, Item, Journal, Lease, Page, ReadLimits};
+use crate::journal::{Backlog, Error, Fence, Item, Journal, Lease, Page, ReadLimits};
 use crate::names::Offset;
 
 /// How long one wait for new entries lasts.
@@ -37,9 +38,6 @@ const READ_BREATH: Duration = Duration::from_millis(5);
 
 /// A sink that does not answer a probe by then is away.
 const PROBE_PATIENCE: Duration = Duration::from_secs(30);
-
-/// Between two looks whether full dead letters have room.
-const LETTERS_RECHECK: Duration = Duration::from_secs(1);
 
 /// Between two refreshes of the gauges.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
@@ -61,16 +59,6 @@ pub(super) struct Flight {
     pub(super) began_at: Timestamp,
 }
 
-/// A save that has ended.
-struct Written {
-    /// The dead letters kept by it, by rising seq.
-    seqs: Vec<Seq>,
-    letters: Vec<DeadLetter>,
-    /// The end of the announced batch that it holds.
-    announced: Option<Offset>,
-    result: Result<(), Error>,
-}
-
 /// What the loop waits for.
 enum Signal {
     Force,
@@ -87,7 +75,7 @@ enum Signal {
 
 pub(super) struct Run<'p> {
     pub(super) pipe: &'p Pipeline,
-    fence: Fence,
+    pub(super) fence: Fence,
     pub(super) window: Window,
     pub(super) breaker: Breaker,
     pub(super) pace: Pace,
@@ -96,24 +84,24 @@ pub(super) struct Run<'p> {
     in_flight: HashMap<task::Id, Flight>,
     pub(super) derivations: JoinSet<(Seq, Result<(), Fault>)>,
     reading: Option<BoxFuture<'static, Result<Page, Error>>>,
-    writing: Option<BoxFuture<'static, Written>>,
+    pub(super) writing: Option<BoxFuture<'static, Written>>,
     probing: Option<BoxFuture<'static, Result<(), Fault>>>,
     measuring: Option<BoxFuture<'static, Option<Backlog>>>,
     paused: watch::Receiver<bool>,
     /// The end of the announced batch that is saved.
-    announced: Option<Offset>,
+    pub(super) announced: Option<Offset>,
     /// The dead letters are full; looked at again then.
-    held_until: Option<Instant>,
+    pub(super) held_until: Option<Instant>,
     /// The journal refused a save; tried again then.
-    write_at: Option<Instant>,
+    pub(super) write_at: Option<Instant>,
     measure_at: Instant,
     read_failures: u32,
-    write_failures: u32,
+    pub(super) write_failures: u32,
     read_was_barren: bool,
     is_draining: bool,
     /// What is being gathered while draining begins still goes out.
     may_send_last: bool,
-    letter_log: LetterLog,
+    pub(super) letter_log: LetterLog,
     pub(super) order_told_at: Option<Instant>,
     reported: Option<Standing>,
 }
@@ -322,88 +310,6 @@ impl<'p> Run<'p> {
         self.in_flight.insert(id, Flight { seqs, is_trial, began_at: Timestamp::now() });
     }
 
-    /// Begins to save what is due. Says when to look again.
-    fn launch_write(&mut self, now: Instant) -> Option<Instant> {
-        if self.writing.is_some() {
-            return None;
-        }
-        if let Some(at) = self.write_at.filter(|at| *at > now) {
-            return Some(at);
-        }
-        let held_until = self.held_until.filter(|at| *at > now);
-        if self.window.has_doomed() && held_until.is_none() {
-            let kept = self.pipe.journal.dead_letters_len(&self.pipe.name);
-            let room = self.pipe.dead_letters_max.saturating_sub(kept);
-            let (seqs, letters) = first_letters(&self.window, &self.pipe.name, self.pipe.shard, room);
-            self.begin_write(seqs, letters, now);
-            return None;
-        }
-        match self.pace.due(now) {
-            Some(at) if at <= now => {
-                self.begin_write(Vec::new(), Vec::new(), now);
-                held_until
-            }
-            due => due.into_iter().chain(held_until).min(),
-        }
-    }
-
-    fn begin_write(&mut self, seqs: Vec<Seq>, letters: Vec<DeadLetter>, now: Instant) {
-        let checkpoint = self.window.checkpoint(&seqs);
-        let (journal, fence, limit) = (self.pipe.journal.clone(), self.fence.clone(), self.pipe.dead_letters_max);
-        self.pace.began(now);
-        let write = async move {
-            let result = if letters.is_empty() {
-                journal.commit(&fence, &checkpoint).await
-            } else {
-                journal.dead_letter(&fence, letters.clone(), limit, &checkpoint).await
-            };
-            Written { seqs, letters, announced: checkpoint.batch_end, result }
-        };
-        self.writing = Some(write.boxed());
-    }
-
-    fn written(&mut self, written: Written, now: Instant) -> Option<End> {
-        let Written { seqs, letters, announced, result } = written;
-        match result {
-            Ok(()) => {
-                self.pace.saved();
-                self.announced = announced;
-                self.write_at = None;
-                self.write_failures = 0;
-                if !letters.is_empty() {
-                    self.held_until = None;
-                }
-                for (seq, letter) in seqs.into_iter().zip(&letters) {
-                    self.letter_log.tell(letter, now);
-                    self.window.settle(seq);
-                }
-                self.count_letters();
-                None
-            }
-            Err(Error::Fenced { .. }) => Some(End::Lost),
-            Err(error @ Error::UnknownSink(_)) => {
-                self.pipe.journal_failed(&error, 1);
-                Some(End::Lost)
-            }
-            Err(error @ Error::DeadLettersFull { .. }) => {
-                self.pace.failed();
-                if self.held_until.is_none() {
-                    warn!(sink = %self.pipe.name, shard = self.pipe.shard, %error, "sink paused");
-                }
-                self.pipe.status.failed(&Fault::new("dead-letters-full", error.to_string()));
-                self.held_until = Some(now + LETTERS_RECHECK);
-                None
-            }
-            Err(error @ Error::Unavailable { .. }) => {
-                self.pace.failed();
-                self.write_failures += 1;
-                self.pipe.journal_failed(&error, self.write_failures);
-                self.write_at = Some(now + self.pipe.journal_delay(self.write_failures, &mut self.rng));
-                None
-            }
-        }
-    }
-
     fn launch_read(&mut self) {
         if self.is_draining || self.reading.is_some() {
             return;
@@ -513,7 +419,7 @@ impl<'p> Run<'p> {
         self.pipe.metrics.oldest_pending_seconds.set(oldest.map_or(0.0, seconds_since));
     }
 
-    fn count_letters(&self) {
+    pub(super) fn count_letters(&self) {
         let kept = self.pipe.journal.dead_letters_len(&self.pipe.name);
         self.pipe.metrics.dead_letters.set(i64::try_from(kept).unwrap_or(i64::MAX));
     }

@@ -60,7 +60,8 @@ impl Pace {
     /// When to save, where there is something to be saved. Past times mean now.
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
         let at_once = self.is_urgent || self.settled >= self.settled_max;
-        self.is_dirty.then(|| if at_once { now } else { self.not_before })
+        let at = if at_once { now } else { self.not_before };
+        self.is_dirty.then_some(at)
     }
 
     pub(super) fn began(&mut self, now: Instant) {

@@ -4,7 +4,7 @@
 //! destination, the sink's test says by implementing [`Harness`]: how a sink on it is made, what it holds, how it is broken and
 //! mended. What a destination cannot show, such as an order between objects, is left out by [`Abilities`].
 //!
-//! ```ignore
+//! ```text
 //! #[tokio::test(flavor = "multi_thread")]
 //! async fn the_sink_keeps_the_contract() {
 //!     sink_api::conformance::run(&MyDestination::start().await).await;

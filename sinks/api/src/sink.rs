@@ -23,6 +23,7 @@ pub type Unavailable = Fault;
 /// - Its futures MUST be safe to drop: nothing but the answer may be lost.
 /// - It MUST NOT retry, sleep before trying, gather further events, spawn work that outlives the call, or count: the pipeline does.
 ///   Each call MUST end in bounded time; a destination that hangs is `Unavailable` after the sink's own timeout.
+///   Only a system call that cannot be taken back may end after its call was dropped or timed out; the next call waits for it.
 /// - When the destination comes back after an outage, the same instance MUST deliver again without being told.
 #[async_trait]
 pub trait Sink: Send + Sync + 'static {

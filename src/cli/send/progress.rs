@@ -9,7 +9,7 @@ use super::summary::Tally;
 /// What is done sooner needs no bar.
 const SHOW_AFTER: Duration = Duration::from_secs(1);
 
-const TEMPLATE: &str = "{bar:40} {pos}/{len} pushes, {per_sec}, {eta} left{msg}";
+const TEMPLATE: &str = "{bar:40} {pos}/{len} pushes{msg}";
 
 /// Appears after a second, and only where standard error is a terminal.
 pub struct Progress {
@@ -29,12 +29,12 @@ impl Progress {
         }
         let bar = self.bar.get_or_insert_with(|| {
             let style = ProgressStyle::with_template(TEMPLATE).expect("a valid template");
-            ProgressBar::new(self.count).with_style(style).with_elapsed(self.started.elapsed())
+            ProgressBar::new(self.count).with_style(style)
         });
         bar.set_position(tally.sent());
-        if tally.failed() > 0 {
-            bar.set_message(format!(", {} failed", tally.failed()));
-        }
+        // Over the whole time: the bar itself knows only the time since it appeared.
+        let per_second = tally.sent() as f64 / self.started.elapsed().as_secs_f64();
+        bar.set_message(format!(", {per_second:.0}/s, {} failed", tally.failed()));
     }
 
     /// Takes the bar away, so that the results stand alone.

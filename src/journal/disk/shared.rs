@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::watch;
 
@@ -10,7 +11,7 @@ use super::catalog::{Catalog, Segment};
 use super::checkpoints::Checkpoints;
 use super::dead_letters::DeadLetters;
 use super::file_header::LogId;
-use super::fs::{FileSystem, LockGuard};
+use super::fs::{FileHandle, FileSystem, LockGuard};
 use super::layout::Layout;
 use super::options::Options;
 use super::reader::Reader;
@@ -116,11 +117,12 @@ impl Shared {
         Ok(())
     }
 
-    /// Reserves the space of the next segment ahead of its need, where the limit allows it.
+    /// Makes the next segment's file ahead of its need, where the limit allows it. The lock is not held meanwhile: a writer that
+    /// cannot wait makes its own.
     pub(super) fn prepare_spare(&self) {
-        let mut spare = lock(&self.spare);
         let size = self.options.segment_size;
-        if *spare || self.catalog.bytes() + size > self.options.size_max {
+        let has_room = || self.catalog.bytes() + size <= self.options.size_max;
+        if *lock(&self.spare) || !has_room() {
             return;
         }
         let path = self.layout.spare();
@@ -128,14 +130,37 @@ impl Shared {
         let made = self.fs.create(&temporary).and_then(|file| {
             file.allocate(size)?;
             file.sync()?;
-            self.fs.rename(&temporary, &path)
+            fill(&*file, size, || self.is_closed())
         });
-        *spare = made.is_ok();
-        if made.is_err() {
-            // The segment will be made when it is needed; if that fails too it is said then.
+        let mut spare = lock(&self.spare);
+        let used = made.is_ok() && !*spare && has_room() && self.fs.rename(&temporary, &path).is_ok();
+        if used {
+            *spare = true;
+        } else {
+            // Of no use any more, or not whole: then the segment is made when it is needed, and a failure is said there.
             drop(self.fs.remove(&temporary));
         }
     }
+}
+
+/// Bytes that are filled and synced at a time.
+const FILL_CHUNK: u64 = 256 << 10;
+
+/// Writes zeros over reserved space. A sync of space that was written before need not tell the file system's own journal, which makes
+/// it a third quicker and cheaper. Half the time is left to the syncs of pushes.
+fn fill(file: &dyn FileHandle, size: u64, is_over: impl Fn() -> bool) -> io::Result<()> {
+    let zeros = vec![0; usize::try_from(FILL_CHUNK.min(size)).expect("a chunk fits into memory")];
+    for at in (0..size).step_by(zeros.len().max(1)) {
+        if is_over() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let begun = Instant::now();
+        let len = usize::try_from(size - at).unwrap_or(usize::MAX).min(zeros.len());
+        file.write_all_at(&zeros[..len], at)?;
+        file.sync()?;
+        std::thread::sleep(begun.elapsed());
+    }
+    Ok(())
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -30,7 +30,7 @@ use super::fs::Handle;
 use super::helper::Job;
 use super::ids::{Id, Ids};
 use super::index::DedupIndex;
-use super::queue::{Answer, Queue, Request, Taken};
+use super::queue::{Answer, Answers, Queue, Request, Taken};
 use super::segment_file::{Made, make_segment};
 use super::shared::{Shared, lock};
 use crate::crash::crash_point;
@@ -242,9 +242,8 @@ impl Writer {
         }
         self.group.bytes.clear();
         self.group.count = 0;
-        for (answer, accepted) in self.group.answers.drain(..) {
-            send(answer, Ok(accepted));
-        }
+        let answers = self.group.answers.drain(..).map(|(caller, accepted)| (caller, Ok(accepted)));
+        self.queue.answer(Answers(answers.collect()));
     }
 
     fn write_failed(&mut self, error: &io::Error) {
@@ -281,9 +280,8 @@ impl Writer {
         }
         self.group.bytes.clear();
         self.group.count = 0;
-        for (answer, _) in self.group.answers.drain(..) {
-            send(answer, Err(error.clone()));
-        }
+        let answers = self.group.answers.drain(..).map(|(caller, _)| (caller, Err(error.clone())));
+        self.queue.answer(Answers(answers.collect()));
     }
 
     /// Ends the active segment at its durable end, without touching its file again.

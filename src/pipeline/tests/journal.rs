@@ -36,7 +36,7 @@ pub(super) struct Inner {
 
 impl Memory {
     pub(super) fn put(&self, push: Push) -> Offset {
-        self.put_item(push, |entry| Item::Entry(entry))
+        self.put_item(push, Item::Entry)
     }
 
     pub(super) fn put_corrupt(&self, push: Push) -> Offset {

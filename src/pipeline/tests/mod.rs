@@ -6,7 +6,6 @@ mod delivers;
 mod keeps_order;
 mod retries;
 mod survives;
-mod speed;
 
 use std::sync::Arc;
 use std::time::Duration;
