@@ -119,7 +119,10 @@ impl Gateway {
         let mut views = Vec::new();
         for (name, settings) in &config.sinks {
             let start = settings.start;
-            journal.register_sink(name, start).await.map_err(|source| StartError::Register { sink: name.clone(), source })?;
+            journal
+                .register_sink(name, start)
+                .await
+                .map_err(|source| StartError::Register { sink: name.clone(), source })?;
         }
         for (name, made) in made {
             let settings = &config.sinks[&name];

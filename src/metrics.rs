@@ -225,10 +225,8 @@ impl Metrics {
                 "tls_not_after_seconds",
                 "When the ingress certificate expires, in Unix seconds; 0 without TLS.",
             ),
-            dedup_degraded: families.gauge(
-                "dedup_degraded",
-                "1 while push ids are de-duplicated less widely than configured.",
-            ),
+            dedup_degraded: families
+                .gauge("dedup_degraded", "1 while push ids are de-duplicated less widely than configured."),
             registry: registry.clone(),
         };
         for kind in JOURNAL_ERRORS {

@@ -105,9 +105,8 @@ impl SourceStatus {
 impl SinkStatus {
     async fn collect(sink: &SinkView, journal: &dyn Journal) -> Self {
         let backlog = journal.backlog(&sink.name).await.unwrap_or_default();
-        let oldest_pending_seconds = backlog
-            .oldest_received_at
-            .map_or(0.0, |at| Timestamp::now().duration_since(at).as_secs_f64().max(0.0));
+        let oldest_pending_seconds =
+            backlog.oldest_received_at.map_or(0.0, |at| Timestamp::now().duration_since(at).as_secs_f64().max(0.0));
         let status = &sink.status;
         Self {
             kind: sink.kind.clone(),

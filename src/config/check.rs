@@ -150,8 +150,8 @@ fn check_source(at: &Path, source: &Source, listen: SocketAddr, findings: &mut F
 }
 
 fn check_path(at: Path, path: &str, findings: &mut Findings) {
-    let is_path = path.starts_with('/')
-        && path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&byte));
+    let is_path =
+        path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&byte));
     if !is_path {
         // What stands after a `?` may be a secret.
         let shown = path.split('?').next().unwrap_or_default();

@@ -125,9 +125,7 @@ pub fn refused(refusal: &Refusal) -> Response<Full<Bytes>> {
     let mut response = with(refusal.status(), body.into());
     let field = match refusal {
         Refusal::WrongMethod => Some((ALLOW, HeaderValue::from_static("POST"))),
-        Refusal::Unauthenticated(challenge) => {
-            Some((WWW_AUTHENTICATE, HeaderValue::from_static(challenge.as_str())))
-        }
+        Refusal::Unauthenticated(challenge) => Some((WWW_AUTHENTICATE, HeaderValue::from_static(challenge.as_str()))),
         Refusal::Encoded => Some((ACCEPT_ENCODING, HeaderValue::from_static("identity"))),
         Refusal::Throttled { retry_after } => Some((RETRY_AFTER, HeaderValue::from(*retry_after))),
         Refusal::Full | Refusal::Unavailable | Refusal::Draining => {

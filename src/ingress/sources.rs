@@ -132,8 +132,6 @@ fn place(table: &mut Table, path: &str, place: Place) -> Result<(), SourceError>
     let second = place.route().name.clone();
     match table.insert(path.to_owned(), place) {
         None => Ok(()),
-        Some(first) => {
-            Err(SourceError::SamePath { first: first.route().name.clone(), second, path: path.to_owned() })
-        }
+        Some(first) => Err(SourceError::SamePath { first: first.route().name.clone(), second, path: path.to_owned() }),
     }
 }

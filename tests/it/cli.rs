@@ -83,7 +83,9 @@ fn check_shows_what_each_sink_would_get() {
 fn check_connect_says_which_sink_cannot_be_reached() {
     let dir = folder();
     std::fs::write(dir.path().join("blocked"), "").unwrap();
-    let config = |path: &str| format!("[sources.main]\npath = \"/push\"\n[sinks.a]\ntype = \"file\"\nsettings.path = {path:?}\n");
+    let config = |path: &str| {
+        format!("[sources.main]\npath = \"/push\"\n[sinks.a]\ntype = \"file\"\nsettings.path = {path:?}\n")
+    };
     std::fs::write(dir.path().join("gateway.toml"), config("blocked/x")).unwrap();
     let (code, _, stderr) = run(&["check", "--connect"], dir.path());
     assert_eq!(code, Some(69), "{stderr}");
@@ -104,7 +106,10 @@ async fn send_counts_what_was_acknowledged_and_the_journal_lists_it() {
     let (code, stdout, stderr) = run(&args, dir.path());
     assert_eq!(code, Some(0), "{stderr}");
     let report: Value = serde_json::from_str(&stdout).unwrap();
-    assert_eq!((report["sent"].as_u64(), report["accepted"].as_u64(), report["failed"].as_u64()), (Some(50), Some(50), Some(0)));
+    assert_eq!(
+        (report["sent"].as_u64(), report["accepted"].as_u64(), report["failed"].as_u64()),
+        (Some(50), Some(50), Some(0))
+    );
     for percentile in ["p50", "p90", "p99", "p999", "max"] {
         assert!(report["latency_ms"][percentile].as_f64().unwrap() > 0.0);
     }
@@ -129,7 +134,8 @@ async fn send_counts_what_was_acknowledged_and_the_journal_lists_it() {
 fn send_tells_when_nobody_answers() {
     let dir = folder();
     std::fs::write(dir.path().join("push.json"), "{}").unwrap();
-    let args = ["send", "--action", "cdr", "--url", "http://127.0.0.1:1/push", "--retry-delay", "1ms", "--json", "push.json"];
+    let args =
+        ["send", "--action", "cdr", "--url", "http://127.0.0.1:1/push", "--retry-delay", "1ms", "--json", "push.json"];
     let (code, stdout, _) = run(&args, dir.path());
     assert_eq!(code, Some(69));
     let report: Value = serde_json::from_str(&stdout).unwrap();

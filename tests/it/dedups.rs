@@ -67,7 +67,9 @@ async fn the_same_id_with_another_body_is_a_duplicate_whose_bytes_are_kept() {
     let (_, metrics) = gateway.get("/metrics").await;
     let metrics = metrics.as_str().unwrap();
     assert!(metrics.contains("trunkline_ingress_dead_letters 1\n"));
-    assert!(metrics.contains("trunkline_ingress_pushes_total{action=\"cdr\",outcome=\"conflict\",source=\"main\"} 1\n"));
+    assert!(
+        metrics.contains("trunkline_ingress_pushes_total{action=\"cdr\",outcome=\"conflict\",source=\"main\"} 1\n")
+    );
     let events = wait_for_events(&dir.path().join("events.ndjson"), 1).await;
     assert_eq!(events[0]["data"]["duration_seconds"], 1);
     gateway.stop().await;

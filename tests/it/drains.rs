@@ -9,8 +9,11 @@ use crate::support::{GatewayBuilder, Outcome, Sender, cdr, eventually, folder, w
 #[tokio::test]
 async fn it_turns_unready_serves_on_and_then_ends() {
     let dir = folder();
-    let mut gateway =
-        GatewayBuilder::new(dir.path()).env("TRUNKLINE__DRAIN__ANNOUNCE", "0s").config("drain.deadline = \"20s\"").start().await;
+    let mut gateway = GatewayBuilder::new(dir.path())
+        .env("TRUNKLINE__DRAIN__ANNOUNCE", "0s")
+        .config("drain.deadline = \"20s\"")
+        .start()
+        .await;
     assert_eq!(gateway.get("/readyz").await.0, 200);
 
     // A request whose body is not there yet keeps the drain waiting.
@@ -52,7 +55,11 @@ async fn a_deadline_abandons_what_hangs_and_the_next_start_delivers_it() {
     let blocked = dir.path().join("blocked");
     std::fs::write(&blocked, "").unwrap();
     let out = blocked.join("events.ndjson");
-    let start = || GatewayBuilder::new(dir.path()).config("drain.deadline = \"500ms\"").sinks(&crate::support::file_sink("events", &out));
+    let start = || {
+        GatewayBuilder::new(dir.path())
+            .config("drain.deadline = \"500ms\"")
+            .sinks(&crate::support::file_sink("events", &out))
+    };
 
     let gateway = start().start().await;
     let sender = Sender::new(&gateway.url());

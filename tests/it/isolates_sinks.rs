@@ -8,10 +8,8 @@ async fn a_dead_sink_delays_neither_replies_nor_other_sinks() {
     let blocked = dir.path().join("blocked");
     std::fs::write(&blocked, "a file where the sink needs a folder").unwrap();
     let (good, bad) = (dir.path().join("good.ndjson"), blocked.join("bad.ndjson"));
-    let gateway = GatewayBuilder::new(dir.path())
-        .sinks(&(file_sink("good", &good) + &file_sink("bad", &bad)))
-        .start()
-        .await;
+    let gateway =
+        GatewayBuilder::new(dir.path()).sinks(&(file_sink("good", &good) + &file_sink("bad", &bad))).start().await;
     let sender = Sender::new(&gateway.url());
     for number in 0..500 {
         let outcome = sender.push("cdr", &format!("push-{number}"), &cdr(&format!("s-{}", number % 7), number)).await;
@@ -48,10 +46,14 @@ async fn a_dead_sink_delays_neither_replies_nor_other_sinks() {
 async fn a_sink_gets_what_it_selects_in_the_format_it_wants() {
     let dir = folder();
     let path = |name: &str| dir.path().join(name);
-    let sinks = file_sink("calls", &path("calls.ndjson")).replace("type = \"file\"", "type = \"file\"\nactions = [\"CDR\"]\nformat = \"data\"")
-        + &file_sink("rest", &path("rest.ndjson")).replace("type = \"file\"", "type = \"file\"\nactions = [\"record\", \"futureKind\"]\nformat = \"raw\"")
-        + &file_sink("other", &path("other.ndjson")).replace("type = \"file\"", "type = \"file\"\nsources = [\"second\"]");
-    let gateway = GatewayBuilder::new(dir.path()).config("[sources.second]\npath = \"/second\"").sinks(&sinks).start().await;
+    let sinks = file_sink("calls", &path("calls.ndjson"))
+        .replace("type = \"file\"", "type = \"file\"\nactions = [\"CDR\"]\nformat = \"data\"")
+        + &file_sink("rest", &path("rest.ndjson"))
+            .replace("type = \"file\"", "type = \"file\"\nactions = [\"record\", \"futureKind\"]\nformat = \"raw\"")
+        + &file_sink("other", &path("other.ndjson"))
+            .replace("type = \"file\"", "type = \"file\"\nsources = [\"second\"]");
+    let gateway =
+        GatewayBuilder::new(dir.path()).config("[sources.second]\npath = \"/second\"").sinks(&sinks).start().await;
     let sender = Sender::new(&gateway.url());
     let second = sender.at(&format!("http://{}/second", gateway.ingress));
     assert_eq!(sender.push("cdr", "p-1", &cdr("s", 1)).await, Outcome::Acknowledged);
@@ -60,9 +62,12 @@ async fn a_sink_gets_what_it_selects_in_the_format_it_wants() {
     assert_eq!(sender.push("futurekind", "p-3", "{\"x\": 1e400}").await, Outcome::Acknowledged);
     assert_eq!(second.push("cdr", "p-4", &cdr("s", 4)).await, Outcome::Acknowledged);
 
-    let lines = |name: &str| std::fs::read_to_string(path(name)).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>();
+    let lines = |name: &str| {
+        std::fs::read_to_string(path(name)).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>()
+    };
     eventually("all sinks have what they select", async || {
-        (lines("calls.ndjson").len() == 2 && lines("rest.ndjson").len() == 2 && lines("other.ndjson").len() == 1).then_some(())
+        (lines("calls.ndjson").len() == 2 && lines("rest.ndjson").len() == 2 && lines("other.ndjson").len() == 1)
+            .then_some(())
     })
     .await;
     gateway.stop().await;

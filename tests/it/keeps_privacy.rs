@@ -42,10 +42,14 @@ async fn no_personal_data_or_secret_is_seen_in_output_metrics_or_replies() {
         replies.push(sender.once(action, &format!("id-{action}"), body()).await);
         replies.push(sender.once(action, &format!("id-{action}"), body().replace("canaryremark", "other")).await);
         replies.push(sender.once(action, &format!("bad-{action}"), "{\"canarybody\": canarybody").await);
-        replies.push(sender.once(action, &format!("bad-{action}"), [b"{\"canarybody\": \"".as_slice(), &[0xff]].concat()).await);
+        replies.push(
+            sender.once(action, &format!("bad-{action}"), [b"{\"canarybody\": \"".as_slice(), &[0xff]].concat()).await,
+        );
     }
     replies.push(sender.once("cdr", "large", format!("{{\"canarybody\":\"{}\"}}", "canarybody".repeat(200_000))).await);
-    replies.push(sender.at(&format!("http://{}/canarytoken?x=canarytoken", gateway.ingress)).once("cdr", "i", body()).await);
+    replies.push(
+        sender.at(&format!("http://{}/canarytoken?x=canarytoken", gateway.ingress)).once("cdr", "i", body()).await,
+    );
     for (user, password) in [("canaryuser", "canarytoken"), ("CanaryName", "canarysecret")] {
         let reply = reqwest::Client::new()
             .post(format!("http://{}/guarded?action=cdr", gateway.ingress))

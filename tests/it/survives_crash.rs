@@ -11,7 +11,9 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::{Mutex, watch};
 
-use crate::support::{GatewayBuilder, Outcome, Sender, by_id, cdr, eventually, events, folder, trunkline, wait_for_events};
+use crate::support::{
+    GatewayBuilder, Outcome, Sender, by_id, cdr, events, eventually, folder, trunkline, wait_for_events,
+};
 
 const SENDERS: u64 = 32;
 
@@ -54,7 +56,11 @@ async fn a_load_with_resends_and_kills_loses_nothing() {
     let events = events(&path);
     in_order_by_session(&events, dir.path());
     let again = events.len() - by_id(&events).len();
-    eprintln!("{pushes} pushes, {kills} kills: {} acknowledged, {} events, {again} delivered again", acknowledged.len(), events.len());
+    eprintln!(
+        "{pushes} pushes, {kills} kills: {} acknowledged, {} events, {again} delivered again",
+        acknowledged.len(),
+        events.len()
+    );
 }
 
 struct Load {

@@ -113,7 +113,8 @@ impl Jwks {
         match &self.place {
             Place::File(path) => config.jwks_file.as_ref() == Some(path),
             Place::Url { url, .. } => {
-                config.jwks_file.is_none() && config.jwks_url.as_ref().is_some_and(|other| other.parse() == Ok(url.clone()))
+                config.jwks_file.is_none()
+                    && config.jwks_url.as_ref().is_some_and(|other| other.parse() == Ok(url.clone()))
             }
         }
     }
