@@ -210,11 +210,13 @@ async fn a_given_push_id_is_on_all_pushes_and_an_empty_one_on_none() {
     assert_eq!(ids, [Some("again".to_owned()), Some("again".to_owned()), None]);
 }
 
+/// Body and `Authorization` field.
+type TokenRequest = (String, Option<String>);
+
 /// A receiver of pushes that wants tokens: each is good for so many pushes.
 struct Guarded {
     addr: SocketAddr,
-    /// Bodies and `Authorization` fields of token requests.
-    asked: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    asked: Arc<Mutex<Vec<TokenRequest>>>,
 }
 
 impl Guarded {
