@@ -17,27 +17,26 @@ fn gateway(dir: &Path) -> GatewayBuilder {
 
 /// What the clients of `clients/oauth.py` say.
 fn clients(gateway: std::net::SocketAddr, secret: &str) -> Vec<Value> {
+    let urls = [format!("http://{gateway}/oauth/token"), format!("http://{gateway}/oauth?action=cdr")];
+    python("oauth.py", &[&urls[0], &urls[1], "tccc"], secret)
+}
+
+/// The lines that a script of `clients` prints.
+fn python(script: &str, args: &[&str], secret: &str) -> Vec<Value> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = root.join("target/servers/python/bin/python");
     assert!(python.exists(), "{} is missing: run tests/servers/install", python.display());
     let output = Command::new(python)
-        .arg(root.join("tests/it/clients/oauth.py"))
-        .args([
-            format!("http://{gateway}/oauth/token"),
-            format!("http://{gateway}/oauth?action=cdr"),
-            "tccc".to_owned(),
-        ])
+        .arg(root.join("tests/it/clients").join(script))
+        .args(args)
         .env("CLIENT_SECRET", secret)
         .env("NO_PROXY", "*")
         .output()
         .expect("python starts");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "the clients failed (run tests/servers/install if a module is missing): {said}");
-    String::from_utf8(output.stdout)
-        .expect("text")
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("JSON"))
-        .collect()
+    assert!(output.status.success(), "{script} failed (run tests/servers/install if a module is missing): {said}");
+    let lines = String::from_utf8(output.stdout).expect("text");
+    lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
 #[tokio::test]
@@ -97,9 +96,6 @@ async fn a_token_of_one_gateway_is_good_at_another_with_the_same_config() {
     for gateway in [&one, &other] {
         assert_eq!(push(gateway.ingress, &token).await.unwrap().status(), 200);
     }
-    let tampered = format!("{}A{}", &token[..token.len() - 10], &token[token.len() - 9..]);
-    let refused = push(other.ingress, &tampered).await.unwrap();
-    assert!(tampered == token || refused.status() == 401);
     assert_eq!(Sender::new(&format!("http://{}/oauth", one.ingress)).once("cdr", "p", "{}").await.unwrap().0, 401);
     one.stop().await;
     other.stop().await;
@@ -116,6 +112,26 @@ async fn fetch(gateway: std::net::SocketAddr, secret: &str) -> String {
         .unwrap();
     let body: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
     body["access_token"].as_str().expect("a token").to_owned()
+}
+
+#[tokio::test]
+async fn tokens_of_an_independent_provider_are_judged() {
+    let dir = folder();
+    let jwks = dir.path().join("jwks.json");
+    let tokens = python("jwt.py", &[&jwks.display().to_string()], "");
+    assert!(tokens.len() >= 20, "{tokens:?}");
+    let jwt = "[sources.jwt]\npath = \"/jwt\"\n[sources.jwt.auth]\ntype = \"jwt\"\nissuer = \"https://idp\"\n\
+               audience = \"trunkline\"\njwks_file = \"jwks.json\"\n\
+               algorithms = [\"RS256\", \"RS384\", \"RS512\", \"PS256\", \"PS384\", \"PS512\", \"ES256\", \"ES384\", \"EdDSA\"]";
+    let gateway = GatewayBuilder::new(dir.path()).config(jwt).start().await;
+    for token in tokens {
+        let bearer = token["token"].as_str().unwrap();
+        let request = reqwest::Client::new().post(format!("http://{}/jwt?action=cdr", gateway.ingress));
+        let reply = request.bearer_auth(bearer).body("{}").send().await.unwrap();
+        let status = if token["good"] == true { 200 } else { 401 };
+        assert_eq!(reply.status(), status, "{}", token["name"]);
+    }
+    gateway.stop().await;
 }
 
 #[tokio::test]
