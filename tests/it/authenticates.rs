@@ -109,8 +109,8 @@ async fn fetch(gateway: std::net::SocketAddr, secret: &str) -> String {
         .body("grant_type=client_credentials")
         .send()
         .await
-        .unwrap();
-    let body: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+        .expect("a reply");
+    let body: Value = serde_json::from_str(&response.text().await.expect("a body")).expect("JSON");
     body["access_token"].as_str().expect("a token").to_owned()
 }
 

@@ -100,11 +100,11 @@ async fn use_tokens(gateway: &Gateway, replies: &mut Vec<Option<(u16, Value)>>) 
             .body(form)
             .send()
             .await
-            .unwrap();
-        let (status, text) = (reply.status().as_u16(), reply.text().await.unwrap());
+            .expect("a reply");
+        let (status, text) = (reply.status().as_u16(), reply.text().await.expect("a body"));
         if status == 200 {
-            let reply: Value = serde_json::from_str(&text).unwrap();
-            token = reply["access_token"].as_str().unwrap().to_owned();
+            let reply: Value = serde_json::from_str(&text).expect("JSON");
+            token = reply["access_token"].as_str().expect("a token").to_owned();
         } else {
             replies.push(Some((status, Value::String(text))));
         }
@@ -118,9 +118,9 @@ async fn use_tokens(gateway: &Gateway, replies: &mut Vec<Option<(u16, Value)>>) 
         ("/jwt", "canarybearer", 401),
     ] {
         let request = client.post(url(&format!("{path}?action=cdr"))).bearer_auth(token);
-        let reply = request.body("{\"canaryfield\":1}").send().await.unwrap();
+        let reply = request.body("{\"canaryfield\":1}").send().await.expect("a reply");
         assert_eq!(reply.status(), status, "{path}");
-        replies.push(Some((status, Value::String(reply.text().await.unwrap()))));
+        replies.push(Some((status, Value::String(reply.text().await.expect("a body")))));
     }
     token
 }

@@ -104,12 +104,6 @@ impl fmt::Debug for Secrets {
     }
 }
 
-impl From<&str> for Secrets {
-    fn from(text: &str) -> Self {
-        Self(vec![text.into()])
-    }
-}
-
 impl Serialize for Secrets {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0[..] {

@@ -92,7 +92,7 @@ pub enum NoKey {
 
 impl Jwks {
     /// Reads a file; a URL is fetched by [`Self::keep_fresh`].
-    pub fn new(config: &model::Jwt) -> Result<Self, JwksError> {
+    pub fn open(config: &model::Jwt) -> Result<Self, JwksError> {
         let (place, keys) = match (&config.jwks_file, &config.jwks_url) {
             (Some(path), _) => {
                 let path = path.clone();

@@ -42,7 +42,7 @@ impl Jwt {
         let kept = former.map(|former| &former.jwks).filter(|jwks| jwks.is_of(config));
         let jwks = match kept {
             Some(jwks) => Arc::clone(jwks),
-            None => Arc::new(Jwks::new(config)?),
+            None => Arc::new(Jwks::open(config)?),
         };
         let algorithms = config.algorithms.iter().filter_map(|algorithm| asymmetric(*algorithm)).collect();
         Ok(Self { issuer: config.issuer.clone(), audience: config.audience.clone(), algorithms, jwks })
