@@ -48,7 +48,7 @@ impl PushOutcome {
 pub const ATTEMPT_OUTCOMES: [&str; 4] = ["delivered", "retry", "rejected", "unavailable"];
 
 /// `reason` of `auth_failures_total`.
-pub const AUTH_FAILURES: [&str; 3] = ["missing", "wrong", "throttled"];
+pub const AUTH_FAILURES: [&str; 4] = ["missing", "wrong", "expired", "throttled"];
 
 /// `kind` of `journal_errors_total`.
 pub const JOURNAL_ERRORS: [&str; 5] = ["write", "sync", "full", "corrupt", "torn"];

@@ -5,6 +5,7 @@
 
 mod body;
 mod load;
+mod oauth;
 mod options;
 mod progress;
 mod summary;

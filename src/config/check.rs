@@ -1,5 +1,7 @@
 //! What must hold between the keys of a config. Pure: opens nothing, asks nobody, reports all.
 
+mod auth;
+
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -9,7 +11,8 @@ use secrecy::ExposeSecret;
 use sink_api::settings::{Period, Secret, Size};
 use tracing_subscriber::EnvFilter;
 
-use super::model::{Auth, Config, Ingress, Sink, Source};
+use self::auth::{check_auth, check_token_paths};
+use super::model::{Config, Ingress, Sink, Source};
 use super::path::Path;
 use super::report::{hint, list_of, nearest};
 use crate::names::{INGRESS, SourceName};
@@ -131,17 +134,11 @@ fn check_sources(config: &Config, sources: &[String], findings: &mut Findings) {
             findings.fault(at.key("path"), message, "every source needs a path of its own");
         }
     }
+    check_token_paths(config, findings);
 }
 
 fn check_source(at: &Path, source: &Source, listen: SocketAddr, findings: &mut Findings) {
-    let is_path = source.path.starts_with('/')
-        && source.path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&byte));
-    if !is_path {
-        // What stands after a `?` may be a secret.
-        let shown = source.path.split('?').next().unwrap_or_default();
-        let allowed = "must start with `/` and have no query, fragment, space or character outside ASCII";
-        findings.fault(at.key("path"), format!("found {shown:?}"), allowed);
-    }
+    check_path(at.key("path"), &source.path, findings);
     check_actions(&at.key("actions"), source.actions.as_deref(), findings);
     for (index, action) in source.actions.iter().flatten().enumerate() {
         if action.eq_ignore_ascii_case(SPECIFIED_SEAT) {
@@ -149,26 +146,17 @@ fn check_source(at: &Path, source: &Source, listen: SocketAddr, findings: &mut F
             findings.fault(at.key("actions").index(index), format!("found {action:?}"), allowed);
         }
     }
-    match &source.auth {
-        Auth::None if !listen.ip().is_loopback() && !source.allow_unauthenticated => {
-            let message = format!("found \"none\" while ingress.listen = {listen} is not loopback");
-            let allowed = "set up auth, or write allow_unauthenticated = true beside it";
-            let finding = findings.fault(at.key("auth"), message, allowed);
-            finding.beside = vec![Path::of("ingress.listen"), at.key("allow_unauthenticated")];
-        }
-        Auth::None => {}
-        Auth::Basic { username, password } => {
-            let at = at.key("auth");
-            if username.is_empty() || username.contains(':') {
-                let message = if username.is_empty() { "is empty" } else { "contains `:`" };
-                findings.fault(
-                    at.key("username"),
-                    message,
-                    "must be at least one character, none of them `:` (RFC 7617)",
-                );
-            }
-            check_secret(at.key("password"), password, findings);
-        }
+    check_auth(at, source, listen, findings);
+}
+
+fn check_path(at: Path, path: &str, findings: &mut Findings) {
+    let is_path =
+        path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&byte));
+    if !is_path {
+        // What stands after a `?` may be a secret.
+        let shown = path.split('?').next().unwrap_or_default();
+        let allowed = "must start with `/` and have no query, fragment, space or character outside ASCII";
+        findings.fault(at, format!("found {shown:?}"), allowed);
     }
 }
 

@@ -7,6 +7,7 @@ use secrecy::ExposeSecret;
 use sink_api::settings::Secret;
 use toml::{Table, Value};
 
+use super::model::{Auth, Jwt};
 use super::path::Path;
 use super::problem::{Problem, Problems};
 use super::{Config, Loaded};
@@ -19,8 +20,8 @@ pub fn effective(loaded: &Loaded) -> Result<String, toml::ser::Error> {
     toml::to_string(&effective_table(loaded)?)
 }
 
-/// Tries every reference in the config: secrets in the environment and in files, and the files of TLS. Reads files; what TLS files
-/// hold is the ingress's to judge.
+/// Tries every reference in the config: secrets in the environment and in files, and the files of TLS and of keys. Reads
+/// files; what those of TLS and of keys hold is the ingress's to judge.
 ///
 /// # Errors
 /// All that lead nowhere.
@@ -30,7 +31,7 @@ pub fn resolve_secrets(loaded: &Loaded) -> Result<(), Problems> {
         Ok(table) => try_references(&Value::Table(table), &Path::default(), &mut problems),
         Err(error) => problems.push(Problem::new(Path::of("sinks"), error.to_string())),
     }
-    try_tls_files(&loaded.config, &mut problems);
+    try_files(&loaded.config, &mut problems);
     for problem in &mut problems {
         problem.origin = loaded.origins.of(&problem.path).cloned();
     }
@@ -93,17 +94,21 @@ fn try_references(value: &Value, at: &Path, problems: &mut Vec<Problem>) {
     }
 }
 
-fn try_tls_files(config: &Config, problems: &mut Vec<Problem>) {
-    let Some(tls) = &config.ingress.tls else { return };
-    let files = [
-        ("cert_file", Some(&tls.cert_file)),
-        ("key_file", Some(&tls.key_file)),
-        ("client_ca_file", tls.client_ca_file.as_ref()),
-    ];
-    for (key, path) in files.into_iter().filter_map(|(key, path)| Some((key, path?))) {
-        if let Err(error) = File::open(path) {
-            let message = format!("{} cannot be read: {error}", path.display());
-            problems.push(Problem::new(Path::of("ingress.tls").key(key), message));
+fn try_files(config: &Config, problems: &mut Vec<Problem>) {
+    let mut files = Vec::new();
+    if let Some(tls) = &config.ingress.tls {
+        let at = Path::of("ingress.tls");
+        files.extend([(at.key("cert_file"), &tls.cert_file), (at.key("key_file"), &tls.key_file)]);
+        files.extend(tls.client_ca_file.as_ref().map(|file| (at.key("client_ca_file"), file)));
+    }
+    for (name, source) in &config.sources {
+        if let Auth::Jwt(Jwt { jwks_file: Some(file), .. }) = &source.auth {
+            files.push((Path::of("sources").key(name.as_str()).key("auth").key("jwks_file"), file));
+        }
+    }
+    for (at, file) in files {
+        if let Err(error) = File::open(file) {
+            problems.push(Problem::new(at, format!("{} cannot be read: {error}", file.display())));
         }
     }
 }

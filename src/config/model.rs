@@ -2,6 +2,8 @@
 //!
 //! These structs say which keys there are and of which type. What must hold between keys is [`super::check`]'s to say.
 
+mod auth;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,6 +16,8 @@ use sink_api::settings::{Period, Secret, Size};
 
 use crate::journal::Start;
 use crate::names::{SinkName, SourceName};
+
+pub use self::auth::{Algorithm, Auth, Jwt, OAuth2, Secrets};
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -96,35 +100,6 @@ pub struct Source {
     /// Needed beside `auth.type = "none"` when the ingress listens on more than loopback.
     #[serde(default)]
     pub allow_unauthenticated: bool,
-}
-
-/// How the sender shows who it is.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase", from = "AuthTable")]
-pub enum Auth {
-    #[default]
-    None,
-    Basic {
-        username: String,
-        password: Secret,
-    },
-}
-
-/// [`Auth`] as it is read: serde denies unknown fields to a variant with braces only.
-#[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
-enum AuthTable {
-    None {},
-    Basic { username: String, password: Secret },
-}
-
-impl From<AuthTable> for Auth {
-    fn from(table: AuthTable) -> Self {
-        match table {
-            AuthTable::None {} => Self::None,
-            AuthTable::Basic { username, password } => Self::Basic { username, password },
-        }
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -7,17 +7,18 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::auth::Failure;
+use super::auth::token_endpoint::{self, Issued, TokenError};
+use super::auth::{Auth, Failure, OAuth2, unix_now};
 use super::client::{TrustedProxies, client_of};
 use super::reply::{Refusal, acknowledged};
 use super::request::{self, Query};
-use super::sources::{Route, Sources};
+use super::sources::{Place, Route, Sources};
 use super::throttle::Throttle;
 use super::{body, reply};
 use crate::config::model;
@@ -67,14 +68,16 @@ impl Handler {
     /// Answers one request, whatever it is.
     pub async fn answer(self: Arc<Self>, peer: SocketAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let begun = Instant::now();
-        let Some(source) = self.sources.at(request.uri().path()) else {
-            return self.refuse(None, &Refusal::UnknownPath);
+        let source = match self.sources.at(request.uri().path()) {
+            None => return self.refuse(None, &Refusal::UnknownPath),
+            Some(Place::Tokens(source)) => return self.give_token(&source, peer.ip(), request).await,
+            Some(Place::Pushes(source)) => source,
         };
         let (head, body) = request.into_parts();
         if head.method != Method::POST {
             return self.refuse(Some(&source), &Refusal::WrongMethod);
         }
-        if let Err(refusal) = self.authenticate(&source, peer.ip(), &head) {
+        if let Err(refusal) = self.authenticate(&source, peer.ip(), &head).await {
             return self.refuse(Some(&source), &refusal);
         }
         let query = request::query(head.uri.query().unwrap_or_default());
@@ -91,18 +94,57 @@ impl Handler {
         acknowledged()
     }
 
-    fn authenticate(&self, source: &Route, peer: IpAddr, head: &Parts) -> Result<(), Refusal> {
-        let Err(failure) = source.auth.check(&head.headers) else { return Ok(()) };
+    async fn authenticate(&self, source: &Route, peer: IpAddr, head: &Parts) -> Result<(), Refusal> {
+        let Err(failure) = source.auth.check(&head.headers).await else { return Ok(()) };
+        match self.count_failure(source, peer, &head.headers, failure) {
+            Some(retry_after) => Err(Refusal::Throttled { retry_after }),
+            None => Err(Refusal::Unauthenticated(source.auth.challenge(failure))),
+        }
+    }
+
+    /// Counts a failed login. Past the limit it says in how many seconds its sender may fail again.
+    fn count_failure(&self, source: &Route, peer: IpAddr, headers: &HeaderMap, failure: Failure) -> Option<u64> {
         let throttled = match failure {
-            // A client that waits to be asked is not guessing.
-            Failure::Missing => None,
-            Failure::Wrong => {
-                self.throttle.failed(client_of(peer, &head.headers, &self.trusted_proxies), Instant::now())
-            }
+            // A client that waits to be asked is not guessing, nor one whose token has ended.
+            Failure::Missing | Failure::Expired => None,
+            Failure::Wrong => self.throttle.failed(client_of(peer, headers, &self.trusted_proxies), Instant::now()),
         };
-        let reason = if throttled.is_some() { "throttled" } else { failure.as_str() };
-        source.metrics.auth_failure(reason);
-        Err(throttled.map_or(Refusal::Unauthenticated, |retry_after| Refusal::Throttled { retry_after }))
+        source.metrics.auth_failure(if throttled.is_some() { "throttled" } else { failure.as_str() });
+        throttled
+    }
+
+    /// Answers a request to a token endpoint.
+    async fn give_token(&self, source: &Route, peer: IpAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (head, body) = request.into_parts();
+        let error = match self.token_for(source, &head, body).await {
+            Ok(issued) => return token_endpoint::issued(&issued),
+            Err(TokenError::Client(failure)) => match self.count_failure(source, peer, &head.headers, failure) {
+                Some(retry_after) => TokenError::Throttled { retry_after },
+                None => TokenError::Client(failure),
+            },
+            Err(error) => error,
+        };
+        let (status, kind) = error.row();
+        if let Some(held_back) = self.pace.pass(kind) {
+            let (source, status) = (&source.name, status.as_u16());
+            tracing::warn!(%source, status, held_back, kind, "no token is given out");
+        }
+        token_endpoint::refused(&error)
+    }
+
+    async fn token_for(&self, source: &Route, head: &Parts, body: Incoming) -> Result<Issued, TokenError> {
+        let Auth::OAuth2(OAuth2 { client, tokens }) = &source.auth else {
+            return Err(TokenError::Request("no tokens are given out here"));
+        };
+        token_endpoint::check_head(head)?;
+        let body = body::read(body, token_endpoint::BODY_SIZE_MAX, self.body_timeout).await;
+        let body = body.map_err(|refusal| match refusal {
+            Refusal::BodyTooLarge { .. } => TokenError::TooLarge,
+            Refusal::BodyLate => TokenError::Late,
+            _ => TokenError::Request("the body ended early or its framing is wrong"),
+        })?;
+        client.check(&head.headers, &body)?;
+        Ok(Issued { token: tokens.issue(unix_now()), expires_in: tokens.ttl().as_secs() })
     }
 
     /// Takes an authenticated push: from its content encoding to the journal's answer.

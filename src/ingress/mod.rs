@@ -12,7 +12,7 @@
 //! What it refuses: to look into a body beyond its head, to know of sinks, to log anything that a peer sent.
 //!
 //! In reading order: [`server`] binds and serves, [`handler`] is the way of one push, [`request`] reads line and header fields,
-//! [`sources`] are the addresses, [`auth`] and [`throttle`] judge credentials, [`client`] says whose they are, [`body`] reads,
+//! [`sources`] are the addresses, [`auth`] and [`throttle`] judge credentials and give out tokens, [`client`] says whose they are, [`body`] reads,
 //! [`reply`] answers.
 
 pub mod server;

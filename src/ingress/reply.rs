@@ -7,6 +7,7 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use sink_api::settings::Size;
 
+use super::auth::Challenge;
 use super::request::ActionError;
 use crate::metrics::PushOutcome;
 use crate::tccc::BodyError;
@@ -27,8 +28,8 @@ const RETRY_AFTER_SECONDS: u64 = 5;
 pub enum Refusal {
     UnknownPath,
     WrongMethod,
-    /// Credentials are missing or wrong; which, it does not say.
-    Unauthenticated,
+    /// Credentials are missing or wrong; which, the message does not say.
+    Unauthenticated(Challenge),
     /// Too many wrong ones; in seconds.
     Throttled {
         retry_after: u64,
@@ -76,7 +77,7 @@ impl Refusal {
         match self {
             Self::UnknownPath => (StatusCode::NOT_FOUND, 4040, "unknown path"),
             Self::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, 4050, "wrong method"),
-            Self::Unauthenticated => (StatusCode::UNAUTHORIZED, 4010, "unauthenticated"),
+            Self::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, 4010, "unauthenticated"),
             Self::Throttled { .. } => (StatusCode::TOO_MANY_REQUESTS, 4290, "throttled"),
             Self::Encoded => (StatusCode::UNSUPPORTED_MEDIA_TYPE, 4150, "encoded"),
             Self::Action(_) => (StatusCode::BAD_REQUEST, 4005, "no action"),
@@ -98,7 +99,7 @@ impl Refusal {
             Self::BodyTooLarge { limit } => return format!("the body is larger than {}", Size(*limit)),
             Self::UnknownPath => "no push address has this path",
             Self::WrongMethod => "pushes are sent with POST",
-            Self::Unauthenticated => "the credentials are missing or wrong",
+            Self::Unauthenticated(_) => "the credentials are missing or wrong",
             Self::Throttled { .. } => "too many failed logins from this address",
             Self::Encoded => "send the body without content encoding",
             Self::RefusedAction => "this address does not take this action",
@@ -124,9 +125,7 @@ pub fn refused(refusal: &Refusal) -> Response<Full<Bytes>> {
     let mut response = with(refusal.status(), body.into());
     let field = match refusal {
         Refusal::WrongMethod => Some((ALLOW, HeaderValue::from_static("POST"))),
-        Refusal::Unauthenticated => {
-            Some((WWW_AUTHENTICATE, HeaderValue::from_static(r#"Basic realm="trunkline", charset="UTF-8""#)))
-        }
+        Refusal::Unauthenticated(challenge) => Some((WWW_AUTHENTICATE, HeaderValue::from_static(challenge.as_str()))),
         Refusal::Encoded => Some((ACCEPT_ENCODING, HeaderValue::from_static("identity"))),
         Refusal::Throttled { retry_after } => Some((RETRY_AFTER, HeaderValue::from(*retry_after))),
         Refusal::Full | Refusal::Unavailable | Refusal::Draining => {

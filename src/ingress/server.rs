@@ -75,10 +75,16 @@ impl Ingress {
     }
 
     /// Serves until `stop`, then finishes the requests in hand; on `force` those that still wait for the journal are answered
-    /// with 5032. Returns when all connections are gone.
+    /// with 5032. Keeps the keys of identity providers fresh meanwhile. Returns when all connections are gone.
     pub async fn serve(self, stop: CancellationToken, force: CancellationToken) {
+        let sources = self.sources.clone();
         let handler = Handler::new(&self.config, self.sources, self.journal, self.metrics.ingress, force.clone());
         let handler = Arc::new(handler);
-        self.listener.serve(move |peer, request| handler.clone().answer(peer, request), stop, force).await;
+        let serving = self.listener.serve(move |peer, request| handler.clone().answer(peer, request), stop, force);
+        // Beside it, and not behind it: requests never wait for a fetch that they do not need.
+        tokio::select! {
+            () = serving => {}
+            () = sources.keep_fresh() => {}
+        }
     }
 }

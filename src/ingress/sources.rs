@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use sink_api::settings::SecretError;
+use futures::future::join_all;
+use tokio::sync::watch;
 
-use super::auth::Auth;
+use super::auth::{Auth, AuthError};
 use crate::config::model;
 use crate::metrics::{Metrics, SourceMetrics};
 use crate::names::SourceName;
@@ -16,7 +17,7 @@ use crate::tccc::SPECIFIED_SEAT;
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     #[error("source {source_name}: {error}")]
-    Secret { source_name: SourceName, error: SecretError },
+    Auth { source_name: SourceName, error: AuthError },
     #[error("sources {first} and {second} have the same path {path}")]
     SamePath { first: SourceName, second: SourceName, path: String },
 }
@@ -24,8 +25,20 @@ pub enum SourceError {
 /// The table in use; clones share it.
 #[derive(Clone)]
 pub struct Sources {
-    table: Arc<ArcSwap<HashMap<String, Arc<Route>>>>,
+    table: Arc<ArcSwap<Table>>,
+    /// Changes with the table.
+    replaced: watch::Sender<()>,
     metrics: Metrics,
+}
+
+type Table = HashMap<String, Place>;
+
+/// What is done at a path.
+#[derive(Clone)]
+pub(super) enum Place {
+    Pushes(Arc<Route>),
+    /// Tokens for pushes to that source.
+    Tokens(Arc<Route>),
 }
 
 /// One source, ready to judge pushes.
@@ -38,19 +51,52 @@ pub struct Route {
 
 impl Sources {
     pub fn new(sources: &BTreeMap<SourceName, model::Source>, metrics: &Metrics) -> Result<Self, SourceError> {
-        let table = table_of(sources, metrics)?;
-        Ok(Self { table: Arc::new(ArcSwap::from_pointee(table)), metrics: metrics.clone() })
+        let table = table_of(sources, metrics, &Table::new())?;
+        let (table, replaced) = (Arc::new(ArcSwap::from_pointee(table)), watch::Sender::new(()));
+        Ok(Self { table, replaced, metrics: metrics.clone() })
     }
 
     /// Replaces all sources, secrets resolved anew. On an error the earlier ones stay. Requests in hand end as they began.
     pub fn replace(&self, sources: &BTreeMap<SourceName, model::Source>) -> Result<(), SourceError> {
-        self.table.store(Arc::new(table_of(sources, &self.metrics)?));
+        self.table.store(Arc::new(table_of(sources, &self.metrics, &self.table.load())?));
+        self.replaced.send_replace(());
         Ok(())
     }
 
-    /// The source at `path`, which is compared as it stands in the request line.
-    pub(super) fn at(&self, path: &str) -> Option<Arc<Route>> {
+    /// What is at `path`, which is compared as it stands in the request line.
+    pub(super) fn at(&self, path: &str) -> Option<Place> {
         self.table.load().get(path).cloned()
+    }
+
+    /// Keeps the keys of foreign providers fresh, of whatever sources there are. Never ends.
+    pub(super) async fn keep_fresh(&self) {
+        let mut replaced = self.replaced.subscribe();
+        loop {
+            let routes: Vec<Arc<Route>> = self.table.load().values().filter_map(Place::pushes).cloned().collect();
+            let keep = async {
+                join_all(routes.iter().map(|route| route.auth.keep_fresh(&route.name))).await;
+                std::future::pending().await
+            };
+            tokio::select! {
+                () = keep => {}
+                changed = replaced.changed() => changed.expect("this holds the sender"),
+            }
+        }
+    }
+}
+
+impl Place {
+    fn pushes(&self) -> Option<&Arc<Route>> {
+        match self {
+            Self::Pushes(route) => Some(route),
+            Self::Tokens(_) => None,
+        }
+    }
+
+    fn route(&self) -> &Arc<Route> {
+        match self {
+            Self::Pushes(route) | Self::Tokens(route) => route,
+        }
     }
 }
 
@@ -65,15 +111,27 @@ impl Route {
 fn table_of(
     sources: &BTreeMap<SourceName, model::Source>,
     metrics: &Metrics,
-) -> Result<HashMap<String, Arc<Route>>, SourceError> {
-    let mut table: HashMap<String, Arc<Route>> = HashMap::new();
+    former: &Table,
+) -> Result<Table, SourceError> {
+    let mut table = Table::new();
     for (name, source) in sources {
-        let auth = Auth::new(&source.auth).map_err(|error| SourceError::Secret { source_name: name.clone(), error })?;
+        let former = former.values().map(Place::route).find(|route| route.name == *name).map(|route| &route.auth);
+        let auth = Auth::new(&source.auth, name, former)
+            .map_err(|error| SourceError::Auth { source_name: name.clone(), error })?;
         let route = Route { name: name.clone(), auth, metrics: metrics.source(name), actions: source.actions.clone() };
-        if let Some(first) = table.insert(source.path.clone(), Arc::new(route)) {
-            let (first, second) = (first.name.clone(), name.clone());
-            return Err(SourceError::SamePath { first, second, path: source.path.clone() });
+        let route = Arc::new(route);
+        place(&mut table, &source.path, Place::Pushes(Arc::clone(&route)))?;
+        if let model::Auth::OAuth2(oauth2) = &source.auth {
+            place(&mut table, &oauth2.token_path, Place::Tokens(route))?;
         }
     }
     Ok(table)
+}
+
+fn place(table: &mut Table, path: &str, place: Place) -> Result<(), SourceError> {
+    let second = place.route().name.clone();
+    match table.insert(path.to_owned(), place) {
+        None => Ok(()),
+        Some(first) => Err(SourceError::SamePath { first: first.route().name.clone(), second, path: path.to_owned() }),
+    }
 }

@@ -1,9 +1,11 @@
 //! Personal data stays in: unique values are pushed through every path, good and bad, and none may show in output or metrics.
 
-use crate::support::{GatewayBuilder, Receiver, Sender, eventually, file_sink, folder, wait_for_events};
+use serde_json::Value;
+
+use crate::support::{Gateway, GatewayBuilder, Receiver, Sender, eventually, file_sink, folder, wait_for_events};
 
 /// What must never be seen.
-const CANARIES: [&str; 9] = [
+const CANARIES: [&str; 11] = [
     "0086canaryphone",
     "canary.mail@example.com",
     "CanaryName",
@@ -13,6 +15,8 @@ const CANARIES: [&str; 9] = [
     "canarysecret",
     "canaryfield",
     "canaryuser",
+    "canaryclientsecret",
+    "canarybearer",
 ];
 
 fn body() -> String {
@@ -33,7 +37,9 @@ async fn no_personal_data_or_secret_is_seen_in_output_metrics_or_replies() {
     let hooks = (refusing.sink("refusing") + &away.sink("away")).replace("http://", "http://canaryuser:canarysecret@");
     let mut gateway = GatewayBuilder::new(dir.path())
         .config(
-            "log.filter = \"trace\"\n[sources.guarded]\npath = \"/guarded\"\nauth = { type = \"basic\", username = \"canaryuser\", password = \"canarysecret\" }",
+            "log.filter = \"trace\"\n[sources.guarded]\npath = \"/guarded\"\nauth = { type = \"basic\", username = \"canaryuser\", password = \"canarysecret\" }\n\
+             [sources.oauth]\npath = \"/oauth\"\n[sources.oauth.auth]\ntype = \"oauth2\"\nclient_id = \"canaryuser\"\nclient_secret = \"canaryclientsecret\"\n\
+             [sources.jwt]\npath = \"/jwt\"\n[sources.jwt.auth]\ntype = \"jwt\"\nissuer = \"i\"\naudience = \"a\"\njwks_url = \"http://127.0.0.1:9/canarytoken?canarytoken\"",
         )
         .sinks(&(file_sink("events", &good) + &file_sink("blocked", &dir.path().join("blocked/events.ndjson")) + &hooks))
         .start()
@@ -63,14 +69,16 @@ async fn no_personal_data_or_secret_is_seen_in_output_metrics_or_replies() {
             .await
             .unwrap();
         assert_eq!(reply.status(), 401);
-        replies.push(Some((401, serde_json::Value::String(reply.text().await.unwrap()))));
+        replies.push(Some((401, Value::String(reply.text().await.unwrap()))));
     }
     replies.push(guarded.once("cdr", "unauthenticated", body()).await);
-    wait_for_events(&good, 6).await;
+    let token = use_tokens(&gateway, &mut replies).await;
+    wait_for_events(&good, 7).await;
     eventually("the broken sinks and the refused events are noticed", async || {
         let sinks = gateway.status().await["sinks"].clone();
         let is_broken = |name: &str| sinks[name]["state"] == "broken";
-        (is_broken("blocked") && is_broken("away") && sinks["refusing"]["dead_letters"].as_u64() >= Some(6)).then_some(())
+        (is_broken("blocked") && is_broken("away") && sinks["refusing"]["dead_letters"].as_u64() >= Some(6))
+            .then_some(())
     })
     .await;
 
@@ -80,8 +88,46 @@ async fn no_personal_data_or_secret_is_seen_in_output_metrics_or_replies() {
     gateway.terminate();
     gateway.ended().await;
     seen.push_str(&gateway.lines().join("\n"));
-    for canary in CANARIES {
+    for canary in CANARIES.into_iter().chain(token.split('.')) {
         let place = seen.find(canary).map(|at| seen[at.saturating_sub(200)..(at + 60).min(seen.len())].to_owned());
         assert_eq!(place, None, "{canary} is seen");
     }
+}
+
+/// Fetches a token rightly and wrongly, pushes with it and with others; returns it.
+async fn use_tokens(gateway: &Gateway, replies: &mut Vec<Option<(u16, Value)>>) -> String {
+    let client = reqwest::Client::new();
+    let url = |path: &str| format!("http://{}{path}", gateway.ingress);
+    let mut token = String::new();
+    for (query, secret) in [("", "canaryclientsecret"), ("", "canarybearer"), ("?client_secret=canarytoken", "")] {
+        let form = format!("grant_type=client_credentials&client_id=canaryuser&client_secret={secret}");
+        let reply = client
+            .post(url(&format!("/oauth/token{query}")))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(form)
+            .send()
+            .await
+            .expect("a reply");
+        let (status, text) = (reply.status().as_u16(), reply.text().await.expect("a body"));
+        if status == 200 {
+            let reply: Value = serde_json::from_str(&text).expect("JSON");
+            token = reply["access_token"].as_str().expect("a token").to_owned();
+        } else {
+            replies.push(Some((status, Value::String(text))));
+        }
+    }
+    let tampered = format!("{token}canarybearer");
+    for (path, token, status) in [
+        ("/oauth", &*token, 200),
+        ("/oauth", &tampered, 401),
+        ("/oauth", "canarybearer", 401),
+        ("/jwt", &token, 401),
+        ("/jwt", "canarybearer", 401),
+    ] {
+        let request = client.post(url(&format!("{path}?action=cdr"))).bearer_auth(token);
+        let reply = request.body("{\"canaryfield\":1}").send().await.expect("a reply");
+        assert_eq!(reply.status(), status, "{path}");
+        replies.push(Some((status, Value::String(reply.text().await.expect("a body")))));
+    }
+    token
 }

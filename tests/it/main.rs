@@ -5,6 +5,7 @@ mod support;
 
 mod accepts;
 mod admin;
+mod authenticates;
 mod cli;
 mod dedups;
 mod drains;

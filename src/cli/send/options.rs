@@ -1,6 +1,7 @@
 //! The options of `trunkline send`, and what they amount to.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -10,9 +11,11 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Certificate, Client, Url, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use sink_api::settings::{Period, Secret, SecretError};
+use tokio::sync::Mutex;
 
 use super::body::Body;
 use super::load::Load;
+use super::oauth::{ClientAuth, Tokens};
 use super::vendor::Vendor;
 
 const CLOSED_LOOP_CONCURRENCY: usize = 8;
@@ -27,6 +30,8 @@ Examples:
   echo '{\"SessionId\":\"s1\"}' | trunkline send --action voicemail
   trunkline send --action cdr --count 60000 --rate 1000 --sessions 500 --log sent.ndjson cdr.json
   PUSH_PASSWORD=... trunkline send --action record --user tccc --password-env PUSH_PASSWORD record.json
+  PUSH_SECRET=... trunkline send --action cdr --oauth-token-url http://127.0.0.1:8080/oauth/token --oauth-client-id tccc \\
+    --oauth-client-secret-env PUSH_SECRET cdr.json
 
 A push is accepted when the reply is JSON whose ErrCode is the number 0; otherwise it is sent again, under the same push id.
 Exit codes: 0 all accepted, 1 some failed, 2 usage, 69 no push got any HTTP reply.";
@@ -62,6 +67,8 @@ pub struct SendArgs {
     pub push_id: Option<HeaderValue>,
     #[command(flatten)]
     auth: AuthArgs,
+    #[command(flatten)]
+    oauth: OAuthArgs,
     /// How often a push that was not acknowledged is sent again.
     #[arg(long, default_value_t = 3)]
     pub retries: u32,
@@ -96,6 +103,25 @@ struct AuthArgs {
     password_file: Option<PathBuf>,
 }
 
+/// Tokens in place of a password.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "OAuth 2.0 client credentials")]
+struct OAuthArgs {
+    /// Where tokens are fetched; every push carries one.
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url, requires_all = ["oauth_client_id", "oauth_client_secret_env"],
+        conflicts_with = "user")]
+    oauth_token_url: Option<Url>,
+    /// Who fetches them.
+    #[arg(long, value_name = "ID", requires = "oauth_token_url")]
+    oauth_client_id: Option<String>,
+    /// The environment variable that holds the client's secret.
+    #[arg(long, value_name = "NAME", requires = "oauth_token_url")]
+    oauth_client_secret_env: Option<String>,
+    /// How the client shows id and secret.
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = ClientAuth::Basic, requires = "oauth_token_url")]
+    oauth_client_auth: ClientAuth,
+}
+
 /// How the receiver's certificate is judged.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "TLS")]
@@ -115,6 +141,10 @@ pub enum UsageError {
     Scheme,
     #[error("--url must not hold credentials: use --user with --password-env or --password-file")]
     CredentialsInUrl,
+    #[error("--oauth-token-url must start with http:// or https:// and hold no credentials")]
+    TokenUrl,
+    #[error("the client's secret cannot be used: {0}")]
+    ClientSecret(SecretError),
     #[error("the password cannot be used: {0}")]
     Password(#[from] SecretError),
     #[error("--ca-file {} cannot be used: {error}", path.display())]
@@ -126,10 +156,12 @@ pub enum UsageError {
 impl SendArgs {
     /// The sending side. Reads the password and the CA; connects nowhere.
     pub(super) fn vendor(&self) -> Result<Vendor, UsageError> {
+        let client = self.client()?;
         Ok(Vendor {
-            client: self.client()?,
             url: self.push_url()?,
             headers: self.auth.headers()?,
+            tokens: self.tokens()?,
+            client,
             retries: self.retries,
             retry_delay: self.retry_delay.0,
         })
@@ -171,8 +203,30 @@ impl SendArgs {
         Ok(url)
     }
 
-    /// HTTP/1.1 without redirects or proxies: what is measured and judged is the receiver at the URL alone.
+    fn tokens(&self) -> Result<Option<Arc<Tokens>>, UsageError> {
+        let OAuthArgs { oauth_token_url, oauth_client_id, oauth_client_secret_env, oauth_client_auth } = &self.oauth;
+        let (Some(url), Some(id), Some(env)) = (oauth_token_url, oauth_client_id, oauth_client_secret_env) else {
+            return Ok(None);
+        };
+        if !matches!(url.scheme(), "http" | "https") || !url.username().is_empty() || url.password().is_some() {
+            return Err(UsageError::TokenUrl);
+        }
+        Ok(Some(Arc::new(Tokens {
+            client: self.client_for(url)?,
+            url: url.clone(),
+            client_id: id.clone(),
+            client_secret: Secret::Env(env.clone()).resolve().map_err(UsageError::ClientSecret)?,
+            client_auth: *oauth_client_auth,
+            cached: Mutex::default(),
+        })))
+    }
+
     fn client(&self) -> Result<Client, UsageError> {
+        self.client_for(&self.url)
+    }
+
+    /// HTTP/1.1 without redirects or proxies: what is measured and judged is the receiver at the URL alone.
+    fn client_for(&self, url: &Url) -> Result<Client, UsageError> {
         let builder = Client::builder()
             .user_agent(concat!("trunkline/", env!("CARGO_PKG_VERSION")))
             .http1_only()
@@ -180,7 +234,7 @@ impl SendArgs {
             .redirect(redirect::Policy::none())
             .timeout(self.timeout.0)
             .pool_idle_timeout(IDLE_TIMEOUT);
-        let builder = if self.url.scheme() == "http" {
+        let builder = if url.scheme() == "http" {
             // Works on a machine without any CA certificates too.
             builder.tls_certs_only([])
         } else if self.tls.insecure {
@@ -293,6 +347,27 @@ mod tests {
         let headers = args.auth.headers().unwrap();
         assert_eq!(headers[AUTHORIZATION], "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
         assert!(headers[AUTHORIZATION].is_sensitive());
+    }
+
+    #[test]
+    fn tokens_need_a_url_a_client_and_a_secret_and_no_user() {
+        let whole = "--oauth-token-url http://h/t --oauth-client-id c --oauth-client-secret-env E";
+        assert!(args(&format!("send --action cdr {whole} --oauth-client-auth form")).is_ok());
+        for options in [
+            "--oauth-token-url http://h/t",
+            "--oauth-token-url http://h/t --oauth-client-id c",
+            "--oauth-client-id c --oauth-client-secret-env E",
+            "--oauth-client-auth form",
+            &format!("{whole} --user u --password-env P"),
+            &format!("{whole} --oauth-client-auth query"),
+        ] {
+            assert!(args(&format!("send --action cdr {options}")).is_err(), "{options}");
+        }
+        let of = |url: &str| args(&format!("send --action cdr {}", whole.replace("http://h/t", url))).unwrap();
+        for url in ["ftp://h/t", "http://u:hunter2@h/t"] {
+            let error = of(url).tokens().unwrap_err();
+            assert!(matches!(error, UsageError::TokenUrl) && !error.to_string().contains("hunter2"));
+        }
     }
 
     #[test]

@@ -209,3 +209,101 @@ async fn a_given_push_id_is_on_all_pushes_and_an_empty_one_on_none() {
     let ids: Vec<_> = receiver.arrived().into_iter().map(|arrived| arrived.push_id).collect();
     assert_eq!(ids, [Some("again".to_owned()), Some("again".to_owned()), None]);
 }
+
+/// Body and `Authorization` field.
+type TokenRequest = (String, Option<String>);
+
+/// A receiver of pushes that wants tokens: each is good for so many pushes.
+struct Guarded {
+    addr: SocketAddr,
+    asked: Arc<Mutex<Vec<TokenRequest>>>,
+}
+
+impl Guarded {
+    async fn start(pushes_a_token: usize, token_reply: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (addr, asked) = (listener.local_addr().unwrap(), Arc::default());
+        let guarded = Self { addr, asked: Arc::clone(&asked) };
+        let pushes = Arc::new(Mutex::new(0));
+        let answer = move |request: Request<Incoming>| {
+            let (asked, pushes) = (Arc::clone(&asked), Arc::clone(&pushes));
+            async move {
+                let field = request.headers().get("authorization").map(|value| value.to_str().unwrap().to_owned());
+                let is_token_request = request.uri().path() == "/token";
+                let body = request.into_body().collect().await?.to_bytes();
+                let mut asked = asked.lock().unwrap();
+                if is_token_request {
+                    asked.push((String::from_utf8(body.to_vec())?, field));
+                    let reply = token_reply.replace('N', &asked.len().to_string());
+                    *pushes.lock().unwrap() = 0;
+                    return Ok(Response::new(Full::new(Bytes::from(reply))));
+                }
+                let mut pushes = pushes.lock().unwrap();
+                *pushes += 1;
+                let good = field == Some(format!("Bearer token-{}", asked.len())) && *pushes <= pushes_a_token;
+                let (status, reply) = if good { (200, OK) } else { (401, r#"{"ErrCode":4010,"ErrMsg":"no"}"#) };
+                let response = Response::builder().status(StatusCode::from_u16(status)?);
+                Ok::<_, Box<dyn std::error::Error + Send + Sync>>(response.body(Full::new(Bytes::from(reply)))?)
+            }
+        };
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let service = service_fn(answer.clone());
+                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        guarded
+    }
+
+    /// The search path of this machine's programs stands in for a secret, since it is set everywhere.
+    async fn sent(&self, line: &str) -> Sent {
+        let addr = self.addr;
+        let oauth = "--oauth-client-id my:id --oauth-client-secret-env PATH";
+        sent(addr, &format!("--action cdr --oauth-token-url http://{addr}/token {oauth} {line}")).await
+    }
+}
+
+const TOKEN_REPLY: &str = r#"{"access_token":"token-N","token_type":"bearer","expires_in":900}"#;
+
+#[tokio::test]
+async fn pushes_share_a_token_until_it_is_refused() {
+    let guarded = Guarded::start(10, TOKEN_REPLY).await;
+    let sent = guarded.sent("--count 25 --concurrency 1 --retries 0 ").await;
+    assert_eq!(sent.exit(), Exit::Fine);
+    let asked = guarded.asked.lock().unwrap().clone();
+    assert_eq!(asked.len(), 3);
+    assert_eq!(asked[0].0, "grant_type=client_credentials");
+    let pair = asked[0].1.as_ref().unwrap().strip_prefix("Basic ").unwrap().to_owned();
+    let pair = String::from_utf8(base64::Engine::decode(&base64::prelude::BASE64_STANDARD, pair).unwrap()).unwrap();
+    assert!(pair.starts_with("my%3Aid:%2F"), "id and secret are form-encoded: {pair}");
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_at_once_is_not_fetched_for_ever() {
+    let guarded = Guarded::start(0, TOKEN_REPLY).await;
+    let sent = guarded.sent("--retries 0 --oauth-client-auth form ").await;
+    assert_eq!(sent.tally.reasons(), [(1, "status 401, ErrCode 4010: no".to_owned())]);
+    let asked = guarded.asked.lock().unwrap().clone();
+    assert_eq!(asked.len(), 2);
+    assert!(asked[0].0.contains("&client_id=my%3Aid&client_secret=%2F") && asked[0].1.is_none());
+}
+
+#[tokio::test]
+async fn a_token_that_ends_is_fetched_anew() {
+    let guarded = Guarded::start(10, r#"{"access_token":"token-N","expires_in":1}"#).await;
+    assert_eq!(guarded.sent("--count 3 --concurrency 1 ").await.exit(), Exit::Fine);
+    assert_eq!(guarded.asked.lock().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn without_a_token_nothing_is_sent_and_it_says_why() {
+    for (reply, reason) in [
+        (r#"{"error":"invalid_client"}"#, "no token: status 200, invalid_client"),
+        ("<html>", "no token: status 200, a reply without a token"),
+        (r#"{"access_token":"token-N","token_type":"mac"}"#, "no token: the token is no bearer token"),
+    ] {
+        let sent = Guarded::start(1, reply).await.sent("--retries 0 ").await;
+        assert_eq!(sent.tally.reasons(), [(1, reason.to_owned())]);
+    }
+}

@@ -2,13 +2,16 @@
 //! nothing but a JSON reply with the number 0 as `ErrCode` is an acknowledgement, whatever the HTTP status.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Response, StatusCode, Url};
 use serde::Deserialize;
 use serde_json::Value;
+
+use super::oauth::Tokens;
 
 const PUSH_ID: HeaderName = HeaderName::from_static("x-tccc-push-uuid");
 
@@ -26,6 +29,8 @@ pub struct Vendor {
     pub url: Url,
     /// What every push has beside content type and push id: credentials.
     pub headers: HeaderMap,
+    /// Where every push gets a token from, in place of fixed credentials.
+    pub tokens: Option<Arc<Tokens>>,
     /// Attempts after the first.
     pub retries: u32,
     pub retry_delay: Duration,
@@ -59,6 +64,8 @@ pub enum Failure {
     /// Code and message as the other side gave them: the code in JSON, the message without control characters.
     #[error("status {status}, ErrCode {code}{}", message.as_ref().map(|m| format!(": {m}")).unwrap_or_default())]
     Refused { status: u16, code: String, message: Option<String> },
+    #[error("no token: {0}")]
+    Token(String),
     #[error("interrupted before its reply")]
     Interrupted,
 }
@@ -88,6 +95,33 @@ impl Vendor {
     }
 
     async fn attempt(&self, push_id: &HeaderValue, body: &Bytes, attempts: &mut Attempts) -> Result<(), Failure> {
+        let response = match &self.tokens {
+            None => self.send(push_id, body, None).await?,
+            Some(tokens) => {
+                let token = tokens.field(None).await?;
+                let response = self.send(push_id, body, Some(&token)).await?;
+                if response.status() == StatusCode::UNAUTHORIZED {
+                    let another = tokens.field(Some(&token)).await?;
+                    self.send(push_id, body, Some(&another)).await?
+                } else {
+                    response
+                }
+            }
+        };
+        attempts.answered = true;
+        let status = response.status();
+        let reply = read_reply(response).await?;
+        let (code, result) = judge(status, &reply);
+        attempts.err_code = code.or(attempts.err_code.take());
+        result
+    }
+
+    async fn send(
+        &self,
+        push_id: &HeaderValue,
+        body: &Bytes,
+        token: Option<&HeaderValue>,
+    ) -> Result<Response, Failure> {
         let mut request = self
             .client
             .post(self.url.clone())
@@ -97,17 +131,14 @@ impl Vendor {
         if !push_id.is_empty() {
             request = request.header(PUSH_ID, push_id);
         }
-        let response = request.send().await.map_err(transport_failure)?;
-        attempts.answered = true;
-        let status = response.status();
-        let reply = read_reply(response).await?;
-        let (code, result) = judge(status, &reply);
-        attempts.err_code = code.or(attempts.err_code.take());
-        result
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, token);
+        }
+        request.send().await.map_err(transport_failure)
     }
 }
 
-async fn read_reply(mut response: Response) -> Result<Bytes, Failure> {
+pub async fn read_reply(mut response: Response) -> Result<Bytes, Failure> {
     let mut reply = BytesMut::new();
     while let Some(chunk) = response.chunk().await.map_err(transport_failure)? {
         if reply.len() + chunk.len() > REPLY_SIZE_MAX {
@@ -143,12 +174,12 @@ fn message_text(message: Value) -> String {
 }
 
 /// Text of the other side, safe to show on a terminal.
-fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(MESSAGE_CHARS_MAX).collect()
 }
 
 /// The client library's errors in our words. Their own texts would show the URL, whose query is private.
-fn transport_failure(error: reqwest::Error) -> Failure {
+pub fn transport_failure(error: reqwest::Error) -> Failure {
     if error.is_timeout() {
         return Failure::Timeout;
     }

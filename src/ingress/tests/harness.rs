@@ -169,18 +169,31 @@ pub async fn ingress_with_tls(tls: Tls) -> Running {
 }
 
 async fn start(adapt: impl FnOnce(&mut model::Ingress), tls: Option<Tls>) -> Running {
-    let mut config = model::Ingress { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..model::Ingress::default() };
-    config.idle_timeout = Period::from_secs(30);
-    adapt(&mut config);
     let records = model::Source { actions: Some(vec!["Record".to_owned()]), ..source("/records", model::Auth::None) };
     let sources = BTreeMap::from([
         (SourceName::from("main"), source("/push", model::Auth::None)),
         (SourceName::from("guarded"), source("/guarded", basic())),
         (SourceName::from("records"), records),
     ]);
+    start_with(adapt, tls, &sources).await
+}
+
+/// An ingress with these sources.
+pub async fn ingress_with(sources: &BTreeMap<SourceName, model::Source>) -> Running {
+    start_with(|_| {}, None, sources).await
+}
+
+async fn start_with(
+    adapt: impl FnOnce(&mut model::Ingress),
+    tls: Option<Tls>,
+    sources: &BTreeMap<SourceName, model::Source>,
+) -> Running {
+    let mut config = model::Ingress { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..model::Ingress::default() };
+    config.idle_timeout = Period::from_secs(30);
+    adapt(&mut config);
     let journal = Arc::new(Scripted::new());
     let metrics = Metrics::new();
-    let mut ingress = Ingress::bind(&config, &sources, journal.clone(), &metrics).unwrap();
+    let mut ingress = Ingress::bind(&config, sources, journal.clone(), &metrics).unwrap();
     if let Some(tls) = tls {
         ingress.use_tls(tls);
     }

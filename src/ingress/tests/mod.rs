@@ -6,3 +6,5 @@ mod refusals;
 mod wire;
 mod stopping;
 mod tls;
+mod oauth2;
+mod jwt;
