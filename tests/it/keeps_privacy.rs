@@ -70,7 +70,8 @@ async fn no_personal_data_or_secret_is_seen_in_output_metrics_or_replies() {
     eventually("the broken sinks and the refused events are noticed", async || {
         let sinks = gateway.status().await["sinks"].clone();
         let is_broken = |name: &str| sinks[name]["state"] == "broken";
-        (is_broken("blocked") && is_broken("away") && sinks["refusing"]["dead_letters"].as_u64() >= Some(6)).then_some(())
+        (is_broken("blocked") && is_broken("away") && sinks["refusing"]["dead_letters"].as_u64() >= Some(6))
+            .then_some(())
     })
     .await;
 
