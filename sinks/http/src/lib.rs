@@ -4,7 +4,7 @@
 //! and that nothing is connected to but public addresses and the networks of `allow_networks`. It refuses to follow redirects, to
 //! use proxies, and to repeat in a fault what the receiver says, the URL's query or credentials.
 //!
-//! In reading order: what can be set ([`settings`], `address`), what is sent (`message`, `signature`, `headers`), over what
+//! In reading order: what can be set (`settings`, `address`), what is sent (`message`, `signature`, `headers`), over what
 //! (`resolver`, `client`, `token`, `target`), in which order (`delivery`), and what the answers mean (`error`).
 
 mod settings;

@@ -104,6 +104,18 @@ async fn a_refused_connection_is_an_outage() {
 }
 
 #[tokio::test]
+async fn a_connection_that_is_not_made_in_time_is_an_outage() {
+    // Takes connections and says nothing, so that TLS never begins.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/hook?token=hunter2", silent.local_addr().unwrap());
+    let sink = sink(&url, "timeout = \"60s\"\nconnect_timeout = \"200ms\"");
+    let begun = Instant::now();
+    assert_eq!(told(&deliver(&*sink).await), ("away", "connect"));
+    assert_eq!(sink.probe().await.unwrap_err().code, "connect");
+    assert!(begun.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test]
 async fn what_does_not_speak_tls_is_an_outage() {
     let receiver = Receiver::start(|_| Answer::status(200)).await;
     let sink = sink(&receiver.url().replace("http:", "https:"), "");
