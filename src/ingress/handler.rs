@@ -28,6 +28,9 @@ use crate::names::{INGRESS, PushId, SinkName, SourceName};
 use crate::serve::pace::Pace;
 use crate::tccc::{self, BodyError};
 
+/// How long the answer to a throttled login is held back, so that a connection that guesses costs next to nothing.
+const GUESSER_WAITS: Duration = Duration::from_millis(200);
+
 pub struct Handler {
     sources: Sources,
     journal: Arc<dyn Journal>,
@@ -96,20 +99,23 @@ impl Handler {
 
     async fn authenticate(&self, source: &Route, peer: IpAddr, head: &Parts) -> Result<(), Refusal> {
         let Err(failure) = source.auth.check(&head.headers).await else { return Ok(()) };
-        match self.count_failure(source, peer, &head.headers, failure) {
+        match self.count_failure(source, peer, &head.headers, failure).await {
             Some(retry_after) => Err(Refusal::Throttled { retry_after }),
             None => Err(Refusal::Unauthenticated(source.auth.challenge(failure))),
         }
     }
 
-    /// Counts a failed login. Past the limit it says in how many seconds its sender may fail again.
-    fn count_failure(&self, source: &Route, peer: IpAddr, headers: &HeaderMap, failure: Failure) -> Option<u64> {
+    /// Counts a failed login. Past the limit it says, after a while, in how many seconds its sender may fail again.
+    async fn count_failure(&self, source: &Route, peer: IpAddr, headers: &HeaderMap, failure: Failure) -> Option<u64> {
         let throttled = match failure {
             // A client that waits to be asked is not guessing, nor one whose token has ended.
             Failure::Missing | Failure::Expired => None,
             Failure::Wrong => self.throttle.failed(client_of(peer, headers, &self.trusted_proxies), Instant::now()),
         };
         source.metrics.auth_failure(if throttled.is_some() { "throttled" } else { failure.as_str() });
+        if throttled.is_some() {
+            tokio::time::sleep(GUESSER_WAITS).await;
+        }
         throttled
     }
 
@@ -118,7 +124,7 @@ impl Handler {
         let (head, body) = request.into_parts();
         let error = match self.token_for(source, &head, body).await {
             Ok(issued) => return token_endpoint::issued(&issued),
-            Err(TokenError::Client(failure)) => match self.count_failure(source, peer, &head.headers, failure) {
+            Err(TokenError::Client(failure)) => match self.count_failure(source, peer, &head.headers, failure).await {
                 Some(retry_after) => TokenError::Throttled { retry_after },
                 None => TokenError::Client(failure),
             },

@@ -80,8 +80,8 @@ mod tests {
             assert_eq!(check(Some(&basic(wrong))), Err(Failure::Wrong), "{wrong}");
         }
         assert_eq!(check(Some("Basic !!")), Err(Failure::Wrong));
-        assert_eq!(check(Some("Bearer x")), Err(Failure::Missing));
-        assert_eq!(check(Some("Basic")), Err(Failure::Missing));
+        assert_eq!(check(Some("Bearer x")), Err(Failure::Wrong));
+        assert_eq!(check(Some("Basic")), Err(Failure::Wrong));
         assert_eq!(check(None), Err(Failure::Missing));
     }
 }

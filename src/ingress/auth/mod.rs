@@ -59,8 +59,9 @@ pub enum AuthError {
 /// Why a request is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// No credentials, or none of the kind that is asked for.
+    /// No credentials at all.
     Missing,
+    /// Wrong ones, or some of another kind than is asked for.
     Wrong,
     /// A token that was good once. Nobody is guessing, its sender has only to fetch another.
     Expired,
@@ -153,10 +154,10 @@ impl Auth {
 /// What follows the word `scheme`, which is compared without case, in the `Authorization` field.
 fn credentials<'a>(headers: &'a HeaderMap, scheme: &str) -> Result<&'a [u8], Failure> {
     let given = headers.get(AUTHORIZATION).ok_or(Failure::Missing)?.as_bytes();
-    let (word, rest) = given.split_at_checked(scheme.len()).ok_or(Failure::Missing)?;
+    let (word, rest) = given.split_at_checked(scheme.len()).ok_or(Failure::Wrong)?;
     match rest.split_first() {
         Some((b' ', rest)) if word.eq_ignore_ascii_case(scheme.as_bytes()) => Ok(rest.trim_ascii()),
-        _ => Err(Failure::Missing),
+        _ => Err(Failure::Wrong),
     }
 }
 
