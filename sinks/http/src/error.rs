@@ -5,7 +5,7 @@
 //! | 2xx | delivered | |
 //! | 429 | retry, burns no attempt | `http-429` |
 //! | 408, 425, 5xx | retry | `http-<status>` |
-//! | no reply in time · connection lost before the reply | retry | `timeout` · `connection-lost` |
+//! | no reply in time · connection lost before the reply, while a probe is answered | retry | `timeout` · `connection-lost` |
 //! | 401, 403, 404, 410 | the sink is away | `http-<status>` |
 //! | 3xx | the sink is away | `redirect` |
 //! | no connection | the sink is away | `connect`, `dns`, `tls`, `address-refused` |

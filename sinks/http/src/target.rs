@@ -64,7 +64,17 @@ impl Target {
         };
         match self.exchange(|| self.request(message, &id)).await {
             Ok(reply) => reply.outcome(&self.place),
+            Err(error @ Error::Lost { .. }) => self.lost(error).await,
             Err(error) => error.into(),
+        }
+    }
+
+    /// A connection that is lost before the reply does not say why. Where the receiver cannot be reached either, it is away; where it
+    /// can, it may have choked on this event.
+    async fn lost(&self, error: Error) -> Outcome {
+        match self.probe().await {
+            Ok(()) => error.into(),
+            Err(fault) => Outcome::unavailable(fault),
         }
     }
 
