@@ -9,6 +9,7 @@ use secrecy::ExposeSecret;
 use sink_api::settings::{Period, Secret, Size};
 use tracing_subscriber::EnvFilter;
 
+use super::content::check_content;
 use super::model::{Auth, Config, Ingress, Sink, Source};
 use super::path::Path;
 use super::report::{hint, list_of, nearest};
@@ -30,6 +31,8 @@ pub struct Finding {
     pub allowed: String,
     /// What else the rule looked at. Where one of these could not be read, the rule says nothing.
     pub beside: Vec<Path>,
+    /// The place within the value, as lines to show below the message.
+    pub excerpt: Option<String>,
 }
 
 /// What was found: what must be mended, and what is only odd.
@@ -40,12 +43,12 @@ pub struct Findings {
 }
 
 impl Findings {
-    fn fault(&mut self, path: Path, message: impl Display, allowed: &str) -> &mut Finding {
+    pub fn fault(&mut self, path: Path, message: impl Display, allowed: &str) -> &mut Finding {
         self.faults.push(finding(path, message, allowed));
         self.faults.last_mut().expect("just pushed")
     }
 
-    fn warn(&mut self, path: Path, message: impl Display, allowed: &str) {
+    pub fn warn(&mut self, path: Path, message: impl Display, allowed: &str) {
         self.warnings.push(finding(path, message, allowed));
     }
 
@@ -73,7 +76,7 @@ impl Findings {
 }
 
 fn finding(path: Path, message: impl Display, allowed: &str) -> Finding {
-    Finding { path, message: message.to_string(), allowed: allowed.to_owned(), beside: Vec::new() }
+    Finding { path, message: message.to_string(), allowed: allowed.to_owned(), beside: Vec::new(), excerpt: None }
 }
 
 /// Checks all rules. `sources` are the names that the config mentions, those included that could not be read.
@@ -173,7 +176,7 @@ fn check_source(at: &Path, source: &Source, listen: SocketAddr, findings: &mut F
 }
 
 /// What can be said of a secret without resolving it.
-fn check_secret(path: Path, secret: &Secret, findings: &mut Findings) {
+pub fn check_secret(path: Path, secret: &Secret, findings: &mut Findings) {
     let is_empty = match secret {
         Secret::Inline(secret) => secret.expose_secret().is_empty(),
         Secret::Env(name) => name.is_empty(),
@@ -255,6 +258,7 @@ fn check_sink(at: &Path, sink: &Sink, sources: &[String], findings: &mut Finding
             findings.fault(at.index(index), message, &list_of(&known));
         }
     }
+    check_content(at, sink, findings);
     let counts = [("concurrency", sink.concurrency as u64), ("dead_letters_max", sink.dead_letters_max)];
     findings.need_some(at, &counts);
     let (batch, retry, window) = (at.key("batch"), at.key("retry"), at.key("window"));
