@@ -35,7 +35,7 @@ use crate::tccc::known_fields;
 pub enum Method {
     Last4,
     Drop,
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
 }
 
 /// Paths and methods, ready to be applied.
@@ -68,7 +68,7 @@ struct Inner {
 impl Method {
     /// HMAC-SHA256 with this key.
     pub fn hmac(key: &[u8]) -> Self {
-        Self::Hmac(hmac::Key::new(hmac::HMAC_SHA256, key))
+        Self::Hmac(Box::new(hmac::Key::new(hmac::HMAC_SHA256, key)))
     }
 
     /// Masks the JSON value `text`. Goes over its tokens in a loop, whatever its depth.
