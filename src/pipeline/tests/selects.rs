@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use sink_api::{Event, Outcome};
+use sink_api::{Event, Needs, Outcome};
 
 use super::journal::Memory;
 use super::sink::{Scripted, fault};
@@ -117,6 +117,22 @@ async fn a_sink_sees_the_masked_event_on_every_try_and_a_dead_letter_keeps_the_o
         );
     }
     assert_eq!(&journal.letters()[0].push.body[..], body.as_bytes());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stable_batch_is_filled_with_what_when_is_true_for() {
+    let needs = Needs { stable_batches: true, resumes_positions: false };
+    let (journal, sink) = (Arc::new(Memory::default()), Arc::new(Scripted::ok().asking(needs)));
+    for number in 0..20 {
+        journal.put(cdr(
+            &number.to_string(),
+            "s",
+            &format!(r#"{{"Duration":{}}}"#, if number % 2 == 0 { 61 } else { 1 }),
+        ));
+    }
+    let running = start(&journal, &sink, &long_calls());
+    running.all_settled().await;
+    assert_eq!(sink.tries(), [vec![1, 3, 5, 7], vec![9, 11, 13, 15], vec![17, 19]]);
 }
 
 #[test]
