@@ -138,7 +138,8 @@ fn deliver(runtime: &Runtime, journal: &Arc<DiskJournal>, metrics: &Metrics, rou
         metrics.sink(&name),
         metrics.normalise_warnings.clone(),
         Arc::new(Status::new()),
-    );
+    )
+    .expect("settings without a mask");
     runtime.block_on(async {
         let (stop, force) = (CancellationToken::new(), CancellationToken::new());
         let running = tokio::spawn(pipeline.run(stop.clone(), force));

@@ -40,6 +40,8 @@ pub enum StartError {
     Register { sink: SinkName, source: crate::journal::Error },
     #[error("sink {sink} cannot be made: {source}")]
     Sink { sink: SinkName, source: sink_api::BuildError },
+    #[error("sink {sink}: {source}")]
+    Pipeline { sink: SinkName, source: pipeline::SetupError },
     #[error("ingress: {0}")]
     Ingress(#[from] crate::ingress::BindError),
     #[error("admin listener: {0}")]
@@ -139,7 +141,8 @@ impl Gateway {
                     metrics.sink(&name),
                     metrics.normalise_warnings.clone(),
                     Arc::clone(&status),
-                );
+                )
+                .map_err(|source| StartError::Pipeline { sink: name.clone(), source })?;
                 pipelines.tasks.spawn(pipeline.run(pipelines.stop.clone(), pipelines.force.clone()));
             }
             views.push(SinkView { name, kind: settings.kind.clone(), status });

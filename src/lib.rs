@@ -6,8 +6,8 @@
 //! 2. [`ingress`], which checks credentials, action, size and JSON, and gives the push to
 //! 3. [`journal`], which looks its id up and appends what is new in one act, and answers once that is on stable storage; only then
 //!    the sender is answered.
-//! 4. [`pipeline`], one per sink, reads the push back, lets [`tccc`] make an event of it, keeps sessions in order, and delivers
-//!    batches to
+//! 4. [`pipeline`], one per sink, reads the push back, lets [`tccc`] make an event of it, selects and masks ([`event`]), keeps
+//!    sessions in order, and delivers batches to
 //! 5. a sink (crate `sink_api` holds the contract, [`sinks`] the list), whose outcome settles the event, parks it for another
 //!    attempt, or makes it a dead letter.
 //!
@@ -23,6 +23,7 @@ pub mod serve;
 pub mod ingress;
 pub mod journal;
 pub mod tccc;
+pub mod event;
 pub mod pipeline;
 pub mod sinks;
 pub mod admin;

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use clap::Args;
 use jiff::Timestamp;
-use sink_api::Context;
+use sink_api::{Context, Event};
 
 use super::{Exit, Global, load};
-use crate::config::{Config, Loaded, effective};
+use crate::config::{Config, Loaded, effective, model};
 use crate::journal::Push;
 use crate::names::{PushId, SourceName};
-use crate::pipeline::Selector;
+use crate::pipeline::{Choice, Selector, SetupError, mask_of};
 use crate::tccc;
 
 #[derive(Debug, Args)]
@@ -96,11 +96,27 @@ fn show_sample(config: &Config, sample: &Path, action: &str) -> Exit {
     };
     let event = tccc::normalise(&push).event;
     for (name, sink) in &config.sinks {
-        if Selector::new(sink).takes(&push) {
-            println!("sink {name}:\n{}", String::from_utf8_lossy(&event.payload(sink.format)));
-        } else {
-            println!("sink {name}: nothing, since `actions` or `sources` do not select this push");
+        match show_for(sink, &push, event.clone()) {
+            Ok(shown) => println!("sink {name}:{shown}"),
+            Err(error) => {
+                eprintln!("trunkline: sink {name}: {error}");
+                return Exit::BadConfig;
+            }
         }
     }
     Exit::Fine
+}
+
+/// What the sink would get, on lines of its own, or why nothing.
+fn show_for(sink: &model::Sink, push: &Push, mut event: Event) -> Result<String, SetupError> {
+    Ok(match Selector::new(sink)?.choose(push) {
+        Choice::Passed(passed) => format!(" nothing, since {passed}"),
+        Choice::Failed(fault) => format!(" nothing: a dead letter with code {}, since {}", fault.code, fault.reason),
+        Choice::Taken => {
+            if let Some(mask) = mask_of(sink)? {
+                mask.apply(&mut event);
+            }
+            format!("\n{}", String::from_utf8_lossy(&event.payload(sink.format)))
+        }
+    })
 }

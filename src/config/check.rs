@@ -12,6 +12,7 @@ use sink_api::settings::{Period, Secret, Size};
 use tracing_subscriber::EnvFilter;
 
 use self::auth::{check_auth, check_token_paths};
+use super::content::check_content;
 use super::model::{Config, Ingress, Sink, Source};
 use super::path::Path;
 use super::report::{hint, list_of, nearest};
@@ -33,6 +34,8 @@ pub struct Finding {
     pub allowed: String,
     /// What else the rule looked at. Where one of these could not be read, the rule says nothing.
     pub beside: Vec<Path>,
+    /// The place within the value, as lines to show below the message.
+    pub excerpt: Option<String>,
 }
 
 /// What was found: what must be mended, and what is only odd.
@@ -43,12 +46,12 @@ pub struct Findings {
 }
 
 impl Findings {
-    fn fault(&mut self, path: Path, message: impl Display, allowed: &str) -> &mut Finding {
+    pub fn fault(&mut self, path: Path, message: impl Display, allowed: &str) -> &mut Finding {
         self.faults.push(finding(path, message, allowed));
         self.faults.last_mut().expect("just pushed")
     }
 
-    fn warn(&mut self, path: Path, message: impl Display, allowed: &str) {
+    pub fn warn(&mut self, path: Path, message: impl Display, allowed: &str) {
         self.warnings.push(finding(path, message, allowed));
     }
 
@@ -76,7 +79,7 @@ impl Findings {
 }
 
 fn finding(path: Path, message: impl Display, allowed: &str) -> Finding {
-    Finding { path, message: message.to_string(), allowed: allowed.to_owned(), beside: Vec::new() }
+    Finding { path, message: message.to_string(), allowed: allowed.to_owned(), beside: Vec::new(), excerpt: None }
 }
 
 /// Checks all rules. `sources` are the names that the config mentions, those included that could not be read.
@@ -161,7 +164,7 @@ fn check_path(at: Path, path: &str, findings: &mut Findings) {
 }
 
 /// What can be said of a secret without resolving it.
-fn check_secret(path: Path, secret: &Secret, findings: &mut Findings) {
+pub fn check_secret(path: Path, secret: &Secret, findings: &mut Findings) {
     let is_empty = match secret {
         Secret::Inline(secret) => secret.expose_secret().is_empty(),
         Secret::Env(name) => name.is_empty(),
@@ -243,6 +246,7 @@ fn check_sink(at: &Path, sink: &Sink, sources: &[String], findings: &mut Finding
             findings.fault(at.index(index), message, &list_of(&known));
         }
     }
+    check_content(at, sink, findings);
     let counts = [("concurrency", sink.concurrency as u64), ("dead_letters_max", sink.dead_letters_max)];
     findings.need_some(at, &counts);
     let (batch, retry) = (at.key("batch"), at.key("retry"));

@@ -11,6 +11,7 @@
 //! Refuses: unknown keys, values of another type than the key's, and guesses.
 
 pub mod model;
+mod mask;
 pub mod path;
 pub mod problem;
 mod layers;
@@ -19,6 +20,7 @@ mod report;
 mod typed;
 pub mod kinds;
 mod check;
+mod content;
 mod effective;
 #[cfg(test)]
 mod bad_configs;
@@ -39,6 +41,7 @@ use crate::names::SinkName;
 
 pub use self::effective::{effective, resolve_secrets};
 pub use self::kinds::{Kind, Kinds, Settings};
+pub use self::mask::MaskRule;
 pub use self::model::Config;
 pub use self::problem::Problems;
 
@@ -150,6 +153,7 @@ fn read_settings(
                 message: report::conceal(found.message, &at, &raw),
                 allowed: String::new(),
                 beside: Vec::new(),
+                excerpt: None,
             });
             problems.extend(findings.filter_map(|finding| say(finding, &reading.dropped, origins)));
             all.insert(name.clone(), settings);
@@ -169,5 +173,6 @@ fn say(finding: Finding, dropped: &[Path], origins: &Origins) -> Option<Problem>
         return None;
     }
     let origin = origins.of(&finding.path).cloned();
-    Some(Problem::new(finding.path, finding.message).allowed(finding.allowed).from(origin))
+    let problem = Problem::new(finding.path, finding.message).allowed(finding.allowed).from(origin);
+    Some(Problem { excerpt: finding.excerpt, ..problem })
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use sink_api::Format;
 use sink_api::settings::{Period, Secret, Size};
 
+use super::mask::MaskRule;
 use crate::journal::Start;
 use crate::names::{SinkName, SourceName};
 
@@ -218,6 +219,12 @@ pub struct Sink {
     /// Pushes of which sources; all where absent.
     #[serde(default)]
     pub sources: Option<Vec<SourceName>>,
+    /// A CEL expression over the event; all where absent.
+    #[serde(default)]
+    pub when: Option<String>,
+    /// What is made unreadable, by path below `data`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub mask: BTreeMap<String, MaskRule>,
     #[serde(default)]
     pub format: Format,
     #[serde(default)]

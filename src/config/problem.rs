@@ -46,7 +46,7 @@ pub struct Problem {
     /// What is allowed in its place; empty where the message says it all.
     pub allowed: String,
     pub origin: Option<Origin>,
-    /// For syntax errors: the line with a mark below it, values masked.
+    /// For syntax errors: the line with a mark below it, in the config itself with values masked.
     pub excerpt: Option<String>,
 }
 

@@ -173,12 +173,25 @@ fn what_is_odd_is_warned_of() {
     let warnings = warned(&format!("{BASE}{sink}actions = [\"CDR\", \"recrod\", \"brand.new\"]\n"));
     assert_eq!(warnings.len(), 1);
     assert!(warnings[0].starts_with("sinks.a.actions[1]: \"recrod\" is no known action, did you mean \"record\"?"));
+    let content = "when = 'data.directon == \"inbound\" && has(data.extra.Any) && data.participants[0].email != \"\"'\n\
+                   [sinks.a.mask]\nparticipants.email = \"drop\"\n\"participants[].email\" = \"drop\"\n\"extra.Any\" = \"last4\"\n\
+                   \"participants[].extra.Any[].X\" = \"last4\"\ncallr = \"drop\"\n";
+    let content = content.replace("participants.email", "\"participants.email\"");
+    let warnings = warned(&format!("{BASE}{sink}{content}"));
+    assert_eq!(warnings.len(), 3, "{warnings:#?}");
+    for part in [
+        "sinks.a.when: asks for data.directon, which no event has, did you mean `direction`?",
+        "sinks.a.mask.callr: masks nothing that any event has, did you mean `caller`?",
+        "sinks.a.mask.\"participants.email\": masks nothing that any event has, did you mean `participants[].email`?",
+    ] {
+        assert!(warnings.iter().any(|warning| warning.starts_with(part)), "{part} is not in {warnings:#?}");
+    }
 }
 
 const CANARY: &str = "c4naryS3cret";
 
 /// Configs with a secret in the right places, in wrong ones, and beside faults.
-const CANARY_CONFIGS: [&str; 14] = [
+const CANARY_CONFIGS: [&str; 15] = [
     "[admin]\ntoken = \"CANARY\n",
     "[admin]\ntoken = CANARY\n",
     "[admin]\ntoken \"CANARY\"\n",
@@ -193,6 +206,7 @@ const CANARY_CONFIGS: [&str; 14] = [
     "[sources.main]\npath = \"/p\"\nauth = { type = \"none\", password = \"CANARY\" }\n",
     "[sinks.a]\ntype = \"test\"\nsettings = { path = \"x\", token = \"CANARY\", tries = \"http://u:CANARY@h/?x=CANARY\" }\n",
     "[sinks.a]\ntype = \"test\"\nsettings = \"token=CANARY\"\n",
+    "[sinks.a]\ntype = \"test\"\nmask = { caller = { hmac_key = \"CANARY\", x = 1 }, callee = { hmac_kye = \"CANARY\" } }\n",
 ];
 
 #[test]

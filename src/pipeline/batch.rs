@@ -8,6 +8,7 @@ use sink_api::{Batch, BatchEvent, Fault, Outcome, Sink};
 use tokio::time::Instant;
 
 use super::sessions::{Load, Seq};
+use crate::event::Mask;
 use crate::journal::Push;
 use crate::metrics::OTHER_ACTION;
 use crate::names::Offset;
@@ -48,11 +49,12 @@ pub(super) fn due(
     if is_full || at <= now { Due::Now } else { Due::At(at) }
 }
 
-/// Normalises and delivers. One outcome per parcel; a fault where the sink does not keep to that.
+/// Normalises, masks and delivers. One outcome per parcel; a fault where the sink does not keep to that.
 pub(super) async fn deliver(
     sink: Arc<dyn Sink>,
     shard: u16,
     parcels: Vec<Parcel>,
+    mask: Option<Arc<Mask>>,
     warnings: IntCounterVec,
 ) -> Result<Vec<Outcome>, Fault> {
     let expected = parcels.len();
@@ -61,7 +63,7 @@ pub(super) async fn deliver(
         if index % NORMALISED_AT_A_STRETCH == NORMALISED_AT_A_STRETCH - 1 {
             tokio::task::yield_now().await;
         }
-        events.push(event(parcel, &warnings));
+        events.push(event(parcel, mask.as_deref(), &warnings));
     }
     let outcomes = sink.deliver(&Batch { shard, events }).await;
     if outcomes.len() == expected {
@@ -74,11 +76,14 @@ pub(super) async fn deliver(
     ))
 }
 
-fn event(parcel: Parcel, warnings: &IntCounterVec) -> BatchEvent {
-    let normalised = tccc::normalise(&parcel.push);
+fn event(parcel: Parcel, mask: Option<&Mask>, warnings: &IntCounterVec) -> BatchEvent {
+    let mut normalised = tccc::normalise(&parcel.push);
     if normalised.warnings > 0 && parcel.attempt == 1 {
         let action = tccc::known_action(&parcel.push.action).unwrap_or(OTHER_ACTION);
         warnings.with_label_values(&[action]).inc_by(normalised.warnings as u64);
+    }
+    if let Some(mask) = mask {
+        mask.apply(&mut normalised.event);
     }
     BatchEvent { offset: parcel.offset.0, attempt: parcel.attempt, event: Arc::new(normalised.event) }
 }

@@ -1,5 +1,5 @@
-//! One sink's way through one shard of the journal: read, select, order, batch, normalise, deliver, and then settle, try again or
-//! keep as a dead letter.
+//! One sink's way through one shard of the journal: read, select, order, batch, normalise, mask, deliver, and then settle, try again
+//! or keep as a dead letter.
 //!
 //! It promises that every entry the sink takes meets exactly one fate, delivered or dead letter; that the events of one session
 //! reach the sink in journal order, retries included; and that a sink's trouble costs bounded memory and nobody else anything. It
@@ -9,8 +9,8 @@
 //! [`run`] is the one loop that waits: it starts what may start, waits for what comes first, and applies it ([`landed`]: what came
 //! back from the sink; [`save`]: checkpoints and dead letters). What it decides by is pure: [`window`] what is in hand,
 //! [`sessions`] whose turn it is, [`batch`] when a batch is due, [`verdict`] and [`retry`] what follows from an outcome,
-//! [`breaker`] whether the sink is there, [`settle`] when to save, [`select`] what the sink takes. [`letters`] makes dead letters,
-//! [`status`] tells the admin listener.
+//! [`breaker`] whether the sink is there, [`settle`] when to save, [`select`] what the sink takes. [`mask`] is what it does not
+//! get to see of it. [`letters`] makes dead letters, [`status`] tells the admin listener.
 //!
 //! | while | the pipeline reads | begins batches | and goes on when |
 //! |---|---|---|---|
@@ -31,6 +31,7 @@ mod window;
 mod sessions;
 mod batch;
 mod select;
+mod mask;
 mod verdict;
 mod retry;
 mod breaker;
@@ -49,11 +50,13 @@ use sink_api::{Fault, Needs, Sink};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+pub use self::mask::{MaskError, mask_of};
 use self::retry::Backoff;
 use self::run::{End, Run};
-pub use self::select::Selector;
+pub use self::select::{Choice, Passed, Selector};
 pub use self::status::{LastError, State, Status};
 use crate::config::model;
+use crate::event::{Mask, when};
 use crate::journal::{self, Journal, Lease};
 use crate::metrics::SinkMetrics;
 use crate::names::{Offset, SinkName};
@@ -64,11 +67,21 @@ const JOURNAL_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Durat
 /// Before asking again for a lease that another process holds, or after losing one.
 const LEASE_PAUSE: Duration = Duration::from_secs(1);
 
+/// A sink's settings cannot be applied.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    #[error("when {0}")]
+    When(#[from] when::Error),
+    #[error(transparent)]
+    Mask(#[from] MaskError),
+}
+
 /// A sink's pipeline on one shard.
 pub struct Pipeline {
     name: SinkName,
     shard: u16,
-    selector: Selector,
+    selector: Arc<Selector>,
+    mask: Option<Arc<Mask>>,
     batch: model::BatchLimits,
     concurrency: usize,
     window: model::Window,
@@ -84,7 +97,11 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Pure. `warnings` is `normalise_warnings_total{action}`; `status` is shared by the pipelines of all shards.
+    /// Reads the keys of `mask`, opens nothing else. `warnings` is `normalise_warnings_total{action}`; `status` is shared by the
+    /// pipelines of all shards.
+    ///
+    /// # Errors
+    /// `when` or `mask` cannot be applied, although the config was checked: a key's file may have gone since.
     #[expect(clippy::too_many_arguments, reason = "called in one place, each of another type")]
     pub fn new(
         name: SinkName,
@@ -95,11 +112,12 @@ impl Pipeline {
         metrics: SinkMetrics,
         warnings: IntCounterVec,
         status: Arc<Status>,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, SetupError> {
+        Ok(Self {
             name,
             shard,
-            selector: Selector::new(settings),
+            selector: Arc::new(Selector::new(settings)?),
+            mask: mask_of(settings)?.map(Arc::new),
             batch: settings.batch,
             concurrency: settings.concurrency.max(1),
             // However large a batch may be, there is room for one.
@@ -116,7 +134,7 @@ impl Pipeline {
             metrics,
             warnings,
             status,
-        }
+        })
     }
 
     /// Runs until `stop`: begins nothing new then, waits for what is in flight, saves, gives the lease back and returns. On `force`

@@ -23,11 +23,12 @@ use super::batch::{self, Due, Parcel};
 use super::breaker::{Breaker, Pass};
 use super::letters::LetterLog;
 use super::save::Written;
+use super::select::{Fate, Selector, Sorted};
 use super::sessions::{Load, Seq};
 use super::settle::Pace;
 use super::status::Standing;
 use super::window::Window;
-use crate::journal::{Backlog, Error, Fence, Item, Journal, Lease, Page, ReadLimits};
+use crate::journal::{Backlog, Error, Fence, Journal, Lease, ReadLimits};
 use crate::names::Offset;
 
 /// How long one wait for new entries lasts.
@@ -64,7 +65,7 @@ enum Signal {
     Force,
     Stop,
     Written(Written),
-    Read(Result<Page, Error>),
+    Read(Result<Sorted, Error>),
     Probed(Result<(), Fault>),
     Measured(Option<Backlog>),
     Switched,
@@ -83,7 +84,7 @@ pub(super) struct Run<'p> {
     flights: JoinSet<Result<Vec<Outcome>, Fault>>,
     in_flight: HashMap<task::Id, Flight>,
     pub(super) derivations: JoinSet<(Seq, Result<(), Fault>)>,
-    reading: Option<BoxFuture<'static, Result<Page, Error>>>,
+    reading: Option<BoxFuture<'static, Result<Sorted, Error>>>,
     pub(super) writing: Option<BoxFuture<'static, Written>>,
     probing: Option<BoxFuture<'static, Result<(), Fault>>>,
     measuring: Option<BoxFuture<'static, Option<Backlog>>>,
@@ -305,7 +306,8 @@ impl<'p> Run<'p> {
         }
         self.may_send_last = false;
         let seqs = parcels.iter().map(|parcel| parcel.seq).collect();
-        let delivery = batch::deliver(self.pipe.sink.clone(), self.pipe.shard, parcels, self.pipe.warnings.clone());
+        let (sink, mask, warnings) = (self.pipe.sink.clone(), self.pipe.mask.clone(), self.pipe.warnings.clone());
+        let delivery = batch::deliver(sink, self.pipe.shard, parcels, mask, warnings);
         let id = self.flights.spawn(delivery).id();
         self.in_flight.insert(id, Flight { seqs, is_trial, began_at: Timestamp::now() });
     }
@@ -321,10 +323,11 @@ impl<'p> Run<'p> {
             failures => self.pipe.journal_delay(failures, &mut self.rng),
         };
         let (journal, shard, after) = (self.pipe.journal.clone(), self.pipe.shard, self.window.read_to());
-        self.reading = Some(next_page(journal, shard, after, limits, pause).boxed());
+        let selector = self.pipe.selector.clone();
+        self.reading = Some(next_page(journal, selector, shard, after, limits, pause).boxed());
     }
 
-    fn page_read(&mut self, page: Result<Page, Error>, now: Instant) {
+    fn page_read(&mut self, page: Result<Sorted, Error>, now: Instant) {
         let page = match page {
             Ok(page) => page,
             Err(error) => {
@@ -334,15 +337,13 @@ impl<'p> Run<'p> {
             }
         };
         self.read_failures = 0;
-        self.read_was_barren = page.items.is_empty() && page.end <= self.window.read_to();
+        self.read_was_barren = page.fates.is_empty() && page.end <= self.window.read_to();
         let low = self.window.low();
-        for item in page.items {
-            match item {
-                Item::Corrupt { entry, detail } => {
-                    self.window.admit_doomed(entry, Fault::new("corrupt", detail), now, Timestamp::now());
-                }
-                Item::Entry(entry) if self.pipe.selector.takes(&entry.push) => self.window.admit(entry, now),
-                Item::Entry(entry) => self.window.skip(entry.offset),
+        for fate in page.fates {
+            match fate {
+                Fate::Taken(entry) => self.window.admit(entry, now),
+                Fate::Passed(offset) => self.window.skip(offset),
+                Fate::Doomed(entry, fault) => self.window.admit_doomed(entry, fault, now, Timestamp::now()),
             }
         }
         self.window.read_through(page.end);
@@ -490,14 +491,15 @@ async fn ended<T>(slot: &mut Option<BoxFuture<'static, T>>) -> T {
     output
 }
 
-/// What follows `after`; an empty page once something might have come.
+/// What follows `after`, sorted; an empty page once something might have come.
 async fn next_page(
     journal: Arc<dyn Journal>,
+    selector: Arc<Selector>,
     shard: u16,
     after: Offset,
     limits: ReadLimits,
     pause: Duration,
-) -> Result<Page, Error> {
+) -> Result<Sorted, Error> {
     if !pause.is_zero() {
         tokio::time::sleep(pause).await;
     }
@@ -505,5 +507,5 @@ async fn next_page(
     if page.items.is_empty() && page.end <= after {
         journal.wait_past(shard, after, READ_PATIENCE).await;
     }
-    Ok(page)
+    Ok(selector.sort(page).await)
 }

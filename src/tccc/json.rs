@@ -11,23 +11,23 @@ use serde_json::value::RawValue;
 
 /// One member of an object.
 #[derive(Debug, Clone)]
-pub(super) struct Member<'a> {
+pub(crate) struct Member<'a> {
     /// The key as it stands in the text, quotes included.
-    pub(super) key: &'a str,
+    pub(crate) key: &'a str,
     /// The key decoded; surrogates that stand alone are encoded as if they were characters, so that every key has one form.
-    pub(super) name: Cow<'a, [u8]>,
+    pub(crate) name: Cow<'a, [u8]>,
     /// The value as it stands in the text.
-    pub(super) value: &'a str,
+    pub(crate) value: &'a str,
 }
 
 impl Member<'_> {
-    pub(super) fn is_named(&self, name: &str) -> bool {
+    pub(crate) fn is_named(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name.as_bytes())
     }
 }
 
 /// The members of the object that `text` is, in their order, duplicates included. Fails where `text` is no JSON object.
-pub(super) fn members(text: &str) -> serde_json::Result<Vec<Member<'_>>> {
+pub(crate) fn members(text: &str) -> serde_json::Result<Vec<Member<'_>>> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let members = deserializer.deserialize_map(MembersVisitor)?;
     deserializer.end()?;
@@ -35,7 +35,7 @@ pub(super) fn members(text: &str) -> serde_json::Result<Vec<Member<'_>>> {
 }
 
 /// The first `limit` elements of the array that `text` is, as they stand in the text, or `None` where there are more.
-pub(super) fn elements(text: &str, limit: usize) -> serde_json::Result<Option<Vec<&str>>> {
+pub(crate) fn elements(text: &str, limit: usize) -> serde_json::Result<Option<Vec<&str>>> {
     serde_json::Deserializer::from_str(text).deserialize_seq(ElementsVisitor { limit }).or_else(|error| {
         // Too many is said by an error, so that the rest need not be read.
         if error.is_data() { Ok(None) } else { Err(error) }
@@ -43,12 +43,12 @@ pub(super) fn elements(text: &str, limit: usize) -> serde_json::Result<Option<Ve
 }
 
 /// The content of a string literal without its quotes, escapes as they are.
-pub(super) fn unquoted(literal: &str) -> &str {
+pub(crate) fn unquoted(literal: &str) -> &str {
     literal.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(literal)
 }
 
 /// What a string literal says, or `None` where it is no Unicode (a surrogate escape without its partner).
-pub(super) fn decode(literal: &str) -> Option<Cow<'_, str>> {
+pub(crate) fn decode(literal: &str) -> Option<Cow<'_, str>> {
     let content = unquoted(literal);
     if !content.contains('\\') {
         return Some(Cow::Borrowed(content));

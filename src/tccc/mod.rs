@@ -6,10 +6,10 @@
 //!
 //! In reading order: what the ingress asks of a body ([`head`]), how an object is read ([`json`], [`notes`], [`fields`],
 //! [`values`]), one module per shape of `data` ([`parts`], [`cdr`], [`chat`], [`video`], [`recording`], [`archived`],
-//! [`other`]), the event around it ([`event`]) and the published schemas ([`schema`]).
+//! [`other`]), the event around it ([`event`]), the published schemas ([`schema`]), and which fields there are ([`known`]).
 
 mod head;
-mod json;
+pub(crate) mod json;
 mod notes;
 mod fields;
 mod values;
@@ -23,6 +23,7 @@ mod archived;
 mod other;
 mod event;
 mod schema;
+mod known;
 
 #[cfg(test)]
 mod samples;
@@ -40,6 +41,7 @@ pub use archived::RecordingArchived;
 pub use cdr::{Cdr, Participant, SkillGroup};
 pub use chat::{Chat, Satisfaction};
 pub use end_state::{EndState, EndStateClass};
+pub use known::known_fields;
 pub use notes::{Extra, Warning};
 pub use other::Other;
 pub use parts::{Agent, CallType, Direction, KeyPress, PhoneLocation, Queue};

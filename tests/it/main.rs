@@ -14,4 +14,5 @@ mod isolates_sinks;
 mod keeps_privacy;
 mod layering;
 mod samples;
+mod selects_and_masks;
 mod survives_crash;

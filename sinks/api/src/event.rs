@@ -39,7 +39,7 @@ pub struct Event {
     pub action: String,
     /// `data`: the normalised record, one line of JSON.
     pub data: Box<RawValue>,
-    /// The body of the push, byte for byte.
+    /// The body of the push, byte for byte; `{}` where the config masks something of the event.
     pub raw: Bytes,
 }
 

@@ -5,7 +5,7 @@
 //! | 2xx | delivered | |
 //! | 429 | retry, burns no attempt | `http-429` |
 //! | 408, 425, 5xx | retry | `http-<status>` |
-//! | no reply in time · connection lost before the reply, while a probe is answered | retry | `timeout` · `connection-lost` |
+//! | no reply in time · connection lost before the reply | retry | `timeout` · `connection-lost` |
 //! | 401, 403, 404, 410 | the sink is away | `http-<status>` |
 //! | 3xx | the sink is away | `redirect` |
 //! | no connection | the sink is away | `connect`, `dns`, `tls`, `address-refused` |
@@ -13,7 +13,8 @@
 //! | other 4xx | rejected | `http-<status>` |
 //! | other statuses | retry | `http-<status>` |
 //!
-//! A connection that is lost after the request went out is the event's trouble: it may be what makes the receiver fall over.
+//! A connection that is lost after the request went out is the event's trouble, since it may be what makes the receiver fall over;
+//! unless the receiver cannot be connected to any more: then it is away.
 
 use std::error::Error as StdError;
 use std::io;

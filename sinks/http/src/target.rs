@@ -72,21 +72,16 @@ impl Target {
     /// A connection that is lost before the reply does not say why. Where the receiver cannot be reached either, it is away; where it
     /// can, it may have choked on this event.
     async fn lost(&self, error: Error) -> Outcome {
-        match self.probe().await {
-            Ok(()) => error.into(),
-            Err(fault) => Outcome::unavailable(fault),
+        match self.exchange(|| self.options()).await {
+            Err(away) if !matches!(away, Error::Lost { .. }) => Outcome::unavailable(away.into()),
+            _ => error.into(),
         }
     }
 
     /// Asks for the receiver's options, which changes nothing there. Any reply shows that it can be reached, since few receivers know
     /// the method; but for those by which a proxy says that nobody is behind it.
     pub(crate) async fn probe(&self) -> Result<(), Fault> {
-        let request = || {
-            let mut request = Request::new(Method::OPTIONS, self.address.url.clone());
-            *request.headers_mut() = self.headers.clone();
-            request
-        };
-        let reply = self.exchange(request).await?;
+        let reply = self.exchange(|| self.options()).await?;
         match reply.outcome(&self.place) {
             Outcome::Retry { fault, .. } if matches!(reply.status.as_u16(), 502..=504) => Err(fault),
             _ => Ok(()),
@@ -114,6 +109,12 @@ impl Target {
         }
         let fresh = tokens.authorization(&self.client, Some(&token)).await?;
         self.client.send(&self.address, with_token(&fresh)).await
+    }
+
+    fn options(&self) -> Request {
+        let mut request = Request::new(Method::OPTIONS, self.address.url.clone());
+        *request.headers_mut() = self.headers.clone();
+        request
     }
 
     /// The time is that of this try: a receiver refuses signatures of long ago.

@@ -5,6 +5,7 @@ mod sink;
 mod delivers;
 mod keeps_order;
 mod retries;
+mod selects;
 mod survives;
 
 use std::sync::Arc;
@@ -74,7 +75,8 @@ fn start(journal: &Arc<Memory>, sink: &Arc<Scripted>, settings: &model::Sink) ->
         series.clone(),
         metrics.normalise_warnings.clone(),
         status.clone(),
-    );
+    )
+    .unwrap();
     let task = tokio::spawn(pipeline.run(stop.clone(), force.clone()));
     Running { journal: journal.clone(), metrics: series, status, stop, force, task }
 }
