@@ -247,6 +247,10 @@ pub trait Journal: Send + Sync + 'static {
     /// One dead letter, whole.
     async fn dead_letter_of(&self, id: &DeadLetterId) -> Result<Option<DeadLetter>, Error>;
 
+    /// Replaces dead letters that are kept; one that is not kept any more stays away. Says how many were replaced. Durable when it
+    /// returns.
+    async fn update_dead_letters(&self, letters: Vec<DeadLetter>) -> Result<u64, Error>;
+
     /// Removes dead letters for good; says how many there were. Durable when it returns.
     async fn purge_dead_letters(&self, ids: &[DeadLetterId]) -> Result<u64, Error>;
 
