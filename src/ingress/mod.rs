@@ -13,7 +13,7 @@
 //!
 //! In reading order: [`server`] binds and serves, [`handler`] is the way of one push, [`request`] reads line and header fields,
 //! [`sources`] are the addresses, [`auth`] and [`throttle`] judge credentials, [`client`] says whose they are, [`body`] reads,
-//! [`reply`] answers.
+//! [`reply`] answers; [`replay`] gives dead letters to the journal again.
 
 pub mod server;
 mod handler;
@@ -24,8 +24,10 @@ mod throttle;
 mod client;
 mod body;
 mod reply;
+mod replay;
 #[cfg(test)]
 mod tests;
 
+pub use replay::Replayer;
 pub use server::{BindError, Ingress};
 pub use sources::{SourceError, Sources};

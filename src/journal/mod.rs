@@ -28,7 +28,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 pub use self::checkpoint::{Attempts, Checkpoint};
-pub use self::dead_letter::{DeadLetter, DeadLetterHead, DeadLetterId, DeadLetterPage, Selection};
+pub use self::dead_letter::{DeadLetter, DeadLetterHead, DeadLetterId, DeadLetterIdError, DeadLetterPage, Selection};
 use crate::names::{Offset, PushId, SessionId, SinkName, SourceName};
 
 /// A push as the ingress hands it over, with the exact bytes received.

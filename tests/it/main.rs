@@ -6,6 +6,7 @@ mod support;
 mod accepts;
 mod admin;
 mod cli;
+mod dead_letters;
 mod dedups;
 mod drains;
 mod isolates_sinks;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-pub use self::gateway::{GatewayBuilder, file_sink, folder, trunkline};
+pub use self::gateway::{Gateway, GatewayBuilder, file_sink, folder, trunkline};
 pub use self::sender::{Outcome, Sender};
 
 /// How long anything that should happen soon may take, on a busy machine.
