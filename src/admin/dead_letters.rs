@@ -142,6 +142,13 @@ struct Item {
     size_bytes: u64,
 }
 
+/// A page of the list.
+#[derive(Debug, Serialize)]
+struct List {
+    items: Vec<Item>,
+    next: Option<String>,
+}
+
 /// A dead letter, whole. Of the two payloads the one is there that can hold the bytes.
 #[derive(Serialize)]
 struct Whole {
@@ -207,7 +214,7 @@ impl Filter {
 async fn list(
     State(admin): State<Arc<Admin>>,
     query: Result<Query<ListQuery>, QueryRejection>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<List>, Problem> {
     let Query(mut query) = query.map_err(|error| Problem::bad(error.body_text()))?;
     let limit = match present(query.limit.take()) {
         None => PAGE_DEFAULT,
@@ -223,8 +230,8 @@ async fn list(
         check_known(&admin, sink).await?;
     }
     let page = admin.journal.dead_letters(&selection, after.as_ref(), limit).await?;
-    let items: Vec<_> = page.heads.into_iter().map(Item::from).collect();
-    Ok(Json(json!({ "items": items, "next": page.next.map(|id| id.to_string()) })))
+    let items = page.heads.into_iter().map(Item::from).collect();
+    Ok(Json(List { items, next: page.next.map(|id| id.to_string()) }))
 }
 
 async fn show(State(admin): State<Arc<Admin>>, Path(id): Path<String>) -> Result<Json<Whole>, Problem> {

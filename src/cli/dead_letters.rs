@@ -171,7 +171,8 @@ async fn all_of(
     let bodies = bodies(client, bulk, rate).await?;
     let mut count = 0;
     if bulk.dry_run || !bulk.yes {
-        if !bulk.dry_run && !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        let can_ask = io::stdin().is_terminal() && io::stderr().is_terminal();
+        if !bulk.dry_run && !can_ask {
             return Err(UsageError::NoTerminal.into());
         }
         for body in &bodies {
