@@ -106,3 +106,66 @@ impl Replayer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::journal::disk::{DiskJournal, Options};
+    use crate::journal::{DeadLetterId, Push, ReadLimits};
+    use crate::metrics::Metrics;
+    use crate::names::{INGRESS, Offset, SinkName};
+    use crate::replay::{Replays, What};
+
+    fn letter(id: &str, body: &'static str) -> DeadLetter {
+        let at = Timestamp::from_second(1_787_000_000).unwrap();
+        let push = Push {
+            id: id.into(),
+            source: "main".into(),
+            action: "cdr".into(),
+            version: None,
+            session: None,
+            received_at: at,
+            traceparent: None,
+            body: Bytes::from_static(body.as_bytes()),
+        };
+        let id = DeadLetterId { sink: INGRESS.into(), number: 0 };
+        let (code, reason) = ("not-json".to_owned(), "it was not taken".to_owned());
+        DeadLetter { id, push, code, reason, attempts: 0, first_attempt_at: at, last_attempt_at: at }
+    }
+
+    #[tokio::test]
+    async fn what_parses_now_is_accepted_under_its_id_and_its_session_and_the_rest_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            dir: dir.path().to_owned(),
+            segment_size: 1 << 20,
+            size_max: 8 << 20,
+            reserve: 0,
+            dedup_window: Duration::from_secs(3600),
+        };
+        let journal: Arc<dyn Journal> = DiskJournal::open(options, Metrics::new().journal.clone()).unwrap();
+        let ingress = SinkName::from(INGRESS);
+        for (id, body) in [("a", r#"{"SessionId":"s"}"#), ("b", "{"), ("c", r#"{"x":1}"#)] {
+            journal.keep_refused(letter(id, body), 10).await.unwrap();
+        }
+        journal.accept(letter("c", r#"{"x":2}"#).push).await.unwrap();
+        let (replays, stop) = (Replays::default(), CancellationToken::new());
+        let running = tokio::spawn(Replayer::new(journal.clone(), replays.open(&ingress, 0)).run(stop.clone()));
+        let ids = (1..=3).map(|number| DeadLetterId { sink: ingress.clone(), number }).collect();
+        replays.ask(&ingress, &What::Ids(ids), None).unwrap();
+        while replays.progress(&ingress).running > 0 {
+            tokio::task::yield_now().await;
+        }
+        let page = journal.read(0, Offset::ZERO, ReadLimits { events_max: 9, bytes_max: 9999 }).await.unwrap();
+        let accepted = &page.items.last().unwrap().entry().push;
+        assert_eq!((accepted.id.as_str(), accepted.session.clone(), page.items.len()), ("a", Some("s".into()), 2));
+        let left = journal.dead_letters(&Default::default(), None, 9).await.unwrap().heads;
+        let left: Vec<_> = left.iter().map(|head| (head.push_id.as_str(), head.code.as_str(), head.attempts)).collect();
+        assert_eq!(left, [("b", "not-json", 1), ("c", "conflict", 1)]);
+        stop.cancel();
+        running.await.unwrap();
+        journal.close().await;
+    }
+}
