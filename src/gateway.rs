@@ -5,6 +5,7 @@
 //! | task | ends when | on error | on drain |
 //! |---|---|---|---|
 //! | `ingress` | its listener is stopped and the last connection is gone | cannot fail once bound | stops accepting, finishes requests |
+//! | `ingress replays` | it is stopped | mends itself | leaves what is not accepted a dead letter |
 //! | `admin` | everything else has ended | cannot fail once bound | serves until the very end |
 //! | `pipeline <sink>/<shard>` | it is stopped | mends itself; a panic ends the process | finishes the batch in hand |
 //!
@@ -23,12 +24,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Admin, SinkView};
 use crate::config::{Config, Loaded};
-use crate::ingress::Ingress;
+use crate::ingress::{Ingress, Replayer};
 use crate::journal::Journal;
 use crate::journal::disk::{self, DiskJournal};
 use crate::metrics::Metrics;
-use crate::names::SinkName;
+use crate::names::{INGRESS, SinkName};
 use crate::pipeline::{self, Pipeline};
+use crate::replay::Replays;
 use crate::serve::Listener;
 
 /// The gateway could not start.
@@ -118,6 +120,7 @@ impl Gateway {
         let journal = open_journal(&config, &metrics).await?;
 
         let mut pipelines = Part::new();
+        let replays = Arc::new(Replays::default());
         let mut views = Vec::new();
         for (name, settings) in &config.sinks {
             let start = settings.start;
@@ -142,7 +145,8 @@ impl Gateway {
                     metrics.normalise_warnings.clone(),
                     Arc::clone(&status),
                 )
-                .map_err(|source| StartError::Pipeline { sink: name.clone(), source })?;
+                .map_err(|source| StartError::Pipeline { sink: name.clone(), source })?
+                .replaying(replays.open(&name, shard));
                 pipelines.tasks.spawn(pipeline.run(pipelines.stop.clone(), pipelines.force.clone()));
             }
             views.push(SinkView { name, kind: settings.kind.clone(), status });
@@ -162,11 +166,14 @@ impl Gateway {
             journal: Arc::clone(&journal),
             sources,
             sinks: views,
+            replays: Arc::clone(&replays),
         }));
         let mut admin = Part::new();
         admin.tasks.spawn(admin::serve(admin_listener, routes, admin.stop.clone(), admin.force.clone()));
         let mut ingress = Part::new();
         ingress.tasks.spawn(ingress_listener.serve(ingress.stop.clone(), ingress.force.clone()));
+        let replayer = Replayer::new(Arc::clone(&journal), replays.open(&SinkName::from(INGRESS), 0));
+        ingress.tasks.spawn(replayer.run(ingress.stop.clone()));
 
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),

@@ -11,6 +11,8 @@
 //! 5. a sink (crate `sink_api` holds the contract, [`sinks`] the list), whose outcome settles the event, parks it for another
 //!    attempt, or makes it a dead letter.
 //!
+//! Dead letters come back through [`replay`], which hands them to the pipeline or the ingress again.
+//!
 //! [`gateway`] puts these together. [`config`] is read before anything is opened; [`admin`], [`metrics`] and [`logging`] let an
 //! operator see; [`cli`] is what a person types. The modules below stand in reading order.
 
@@ -24,6 +26,7 @@ pub mod ingress;
 pub mod journal;
 pub mod tccc;
 pub mod event;
+pub mod replay;
 pub mod pipeline;
 pub mod sinks;
 pub mod admin;

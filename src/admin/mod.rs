@@ -1,8 +1,9 @@
 //! The admin listener: health for the orchestrator, metrics for Prometheus, status for people.
 //!
 //! It promises that `/readyz` says yes exactly while a push would be accepted: the journal can write and no drain has begun.
-//! It shows no payload and changes nothing.
+//! Dead letters are listed, shown, replayed and purged here ([`dead_letters`]); nothing else shows a payload or changes anything.
 
+mod dead_letters;
 mod status;
 
 use std::convert::Infallible;
@@ -28,6 +29,7 @@ use crate::journal::Journal;
 use crate::metrics::{Metrics, SourceMetrics};
 use crate::names::{INGRESS, SinkName, SourceName};
 use crate::pipeline;
+use crate::replay::Replays;
 use crate::serve::{Limits, Listener};
 
 /// What the admin listener shows; all of it is read, nothing owned.
@@ -38,6 +40,7 @@ pub struct Admin {
     pub journal: Arc<dyn Journal>,
     pub sources: Vec<(SourceName, SourceMetrics)>,
     pub sinks: Vec<SinkView>,
+    pub replays: Arc<Replays>,
 }
 
 /// A sink as the admin listener sees it.
@@ -54,6 +57,8 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/api/v1/status", get(status_report))
+        .merge(dead_letters::open())
+        .merge(dead_letters::protected())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(admin)
@@ -105,7 +110,10 @@ async fn status_report(State(admin): State<Arc<Admin>>) -> axum::Json<Status> {
 }
 
 async fn unknown_path() -> Response {
-    problem(StatusCode::NOT_FOUND, "there is nothing at this path; see /api/v1/status, /metrics, /livez and /readyz")
+    problem(
+        StatusCode::NOT_FOUND,
+        "there is nothing at this path; see /api/v1/status, /api/v1/dead-letters, /metrics, /livez and /readyz",
+    )
 }
 
 async fn wrong_method() -> Response {

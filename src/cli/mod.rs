@@ -1,6 +1,7 @@
 //! The command line: which commands there are, and what their exit codes mean.
 
 mod check;
+mod dead_letters;
 mod journal;
 mod output;
 mod run;
@@ -54,6 +55,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Send pushes as the contact centre would.
     Send(Box<send::SendArgs>),
+    /// See what is stuck in the running gateway, and put it right.
+    DeadLetters(Box<dead_letters::DeadLettersArgs>),
     /// Look into the journal's files; works beside a running gateway.
     Journal(journal::JournalArgs),
     /// Print the JSON Schema of an action's events, or the list of schemas.
@@ -85,6 +88,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Run => run::run(&global).await,
         Command::Check(args) => check::run(&global, args).await,
         Command::Send(args) => send::run(*args, global.json).await,
+        Command::DeadLetters(args) => dead_letters::run(&global, *args).await,
         Command::Journal(args) => journal::run(&global, args),
         Command::Schema(args) => schema::run(args, global.json),
         Command::Version => {

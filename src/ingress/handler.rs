@@ -24,7 +24,7 @@ use super::{body, reply};
 use crate::config::model;
 use crate::journal::{AcceptError, Accepted, DeadLetter, DeadLetterId, Journal, Push};
 use crate::metrics::{IngressMetrics, PushOutcome};
-use crate::names::{INGRESS, PushId, SinkName, SourceName};
+use crate::names::{INGRESS, Offset, PushId, SinkName, SourceName};
 use crate::serve::pace::Pace;
 use crate::tccc::{self, BodyError};
 
@@ -182,11 +182,7 @@ impl Handler {
         match head_read {
             Ok(_) => self.accept(source, push).await,
             Err(error) => {
-                let code = match error {
-                    BodyError::NotJson(_) => "not-json",
-                    BodyError::NotAnObject => "not-an-object",
-                };
-                self.keep(push, code, error.to_string()).await?;
+                self.keep(push, code_of(&error), error.to_string()).await?;
                 Err(Refusal::Body(error))
             }
         }
@@ -204,8 +200,7 @@ impl Handler {
                     let source = &source.name;
                     tracing::warn!(%source, %offset, held_back, "push id came again with another body, both are kept");
                 }
-                self.keep(kept, "conflict", format!("the push id came before with another body, at offset {offset}"))
-                    .await?;
+                self.keep(kept, "conflict", conflict_reason(offset)).await?;
                 Ok(PushOutcome::Conflict)
             }
         }
@@ -287,6 +282,18 @@ fn derived_id(source: &SourceName, action: &str, body: &[u8]) -> PushId {
         write!(id, "{byte:02x}").expect("writing to memory");
     }
     PushId::new(id)
+}
+
+/// The code of a dead letter whose body is not taken.
+pub(super) fn code_of(error: &BodyError) -> &'static str {
+    match error {
+        BodyError::NotJson(_) => "not-json",
+        BodyError::NotAnObject => "not-an-object",
+    }
+}
+
+pub(super) fn conflict_reason(offset: Offset) -> String {
+    format!("the push id came before with another body, at offset {offset}; under this id it cannot be accepted")
 }
 
 fn to_millis(at: Timestamp) -> Timestamp {

@@ -12,8 +12,8 @@
 //! What it refuses: to look into a body beyond its head, to know of sinks, to log anything that a peer sent.
 //!
 //! In reading order: [`server`] binds and serves, [`handler`] is the way of one push, [`request`] reads line and header fields,
-//! [`sources`] are the addresses, [`auth`] and [`throttle`] judge credentials and give out tokens, [`client`] says whose they are, [`body`] reads,
-//! [`reply`] answers.
+//! [`sources`] are the addresses, [`auth`] and [`throttle`] judge credentials and give out tokens, [`client`] says whose they
+//! are, [`body`] reads, [`reply`] answers; [`replay`] gives dead letters to the journal again.
 
 pub mod server;
 mod handler;
@@ -24,8 +24,10 @@ mod throttle;
 mod client;
 mod body;
 mod reply;
+mod replay;
 #[cfg(test)]
 mod tests;
 
+pub use replay::Replayer;
 pub use server::{BindError, Ingress};
 pub use sources::{SourceError, Sources};

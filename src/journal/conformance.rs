@@ -51,6 +51,7 @@ pub async fn run(factory: &mut impl Factory) {
     full_dead_letters_change_nothing(factory).await;
     dead_letters_are_listed_page_by_page(factory).await;
     refused_pushes_are_kept_once_and_bounded(factory).await;
+    updated_letters_replace_and_never_come_back(factory).await;
     forgetting_a_sink_removes_its_letters(factory).await;
     the_backlog_counts_what_is_not_settled(factory).await;
     trimming_waits_for_the_slowest_sink(factory).await;
@@ -441,6 +442,38 @@ async fn refused_pushes_are_kept_once_and_bounded(factory: &mut impl Factory) {
     let page = journal.dead_letters(&Selection::default(), None, 10).await.unwrap();
     assert!(page.heads.last().unwrap().id.number > last.number, "a number was given twice");
     assert!(!journal.sinks().await.unwrap().contains(&ingress));
+    journal.close().await;
+}
+
+async fn updated_letters_replace_and_never_come_back(factory: &mut impl Factory) {
+    let journal = factory.fresh().await;
+    let sink: SinkName = "s".into();
+    journal.register_sink(&sink, Start::Oldest).await.unwrap();
+    let (one, two) = (push("1", "s", 0), push("2", "s", 1));
+    let shard = shard(&*journal, &one);
+    let first = letter(&sink, shard, accept_new(&*journal, &one).await, &one);
+    let second = letter(&sink, shard, accept_new(&*journal, &two).await, &two);
+    let Lease { fence, checkpoint } = lease(&*journal, &sink, shard).await;
+    journal.dead_letter(&fence, vec![first.clone(), second.clone()], 2, &checkpoint).await.unwrap();
+    journal.purge_dead_letters(std::slice::from_ref(&second.id)).await.unwrap();
+    let again = |letter: &DeadLetter| DeadLetter { attempts: 7, code: "again".into(), ..letter.clone() };
+    assert_eq!(journal.update_dead_letters(vec![again(&first), again(&second)]).await.unwrap(), 1);
+    journal
+        .keep_refused(DeadLetter { id: DeadLetterId { sink: INGRESS.into(), number: 0 }, ..first.clone() }, 9)
+        .await
+        .unwrap();
+    journal.close().await;
+    drop(journal);
+    let journal = factory.reopen().await;
+    assert_eq!(journal.dead_letter_of(&first.id).await.unwrap(), Some(again(&first)));
+    assert_eq!(journal.dead_letter_of(&second.id).await.unwrap(), None);
+    let selection = Selection { sink: Some(INGRESS.into()), ..Selection::default() };
+    let refused = journal.dead_letters(&selection, None, 9).await.unwrap().heads.remove(0);
+    let kept = journal.dead_letter_of(&refused.id).await.unwrap().unwrap();
+    assert_eq!(journal.update_dead_letters(vec![again(&kept)]).await.unwrap(), 1);
+    assert_eq!(journal.dead_letter_of(&kept.id).await.unwrap(), Some(again(&kept)));
+    journal.keep_refused(kept, 9).await.unwrap();
+    assert_eq!(journal.dead_letters_len(&INGRESS.into()), 1, "kept once, updated or not");
     journal.close().await;
 }
 

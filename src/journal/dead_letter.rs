@@ -6,7 +6,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 
 use super::Push;
-use crate::names::{PushId, SessionId, SinkName, SourceName};
+use crate::names::{Offset, PushId, SessionId, SinkName, SourceName};
 
 /// Identifies a dead letter: `<sink>-<number>`. The number rises in journal order, so letters of one session sort in their order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,6 +15,27 @@ pub struct DeadLetterId {
     /// For a sink: made of the entry's shard and offset, so that the same entry has the same id again. For the ingress: a counter,
     /// which [`super::Journal::keep_refused`] gives (it takes 0).
     pub number: u64,
+}
+
+/// Lower bits of a number, which hold the offset; the shard is above them.
+const OFFSET_BITS: u32 = 48;
+
+impl DeadLetterId {
+    /// The id of an entry's letter. The same entry has the same id again; within a shard numbers rise with the offset, which stays
+    /// below 2^48.
+    pub fn of_entry(sink: SinkName, shard: u16, offset: Offset) -> Self {
+        Self { sink, number: u64::from(shard) << OFFSET_BITS | offset.0 }
+    }
+
+    /// The shard of the entry; 0 for the ingress.
+    pub fn shard(&self) -> u16 {
+        u16::try_from(self.number >> OFFSET_BITS).expect("16 bits are left")
+    }
+
+    /// The offset of the entry in its shard; a counter for the ingress.
+    pub fn offset(&self) -> u64 {
+        self.number & ((1 << OFFSET_BITS) - 1)
+    }
 }
 
 impl fmt::Display for DeadLetterId {
@@ -115,6 +136,21 @@ impl DeadLetter {
             last_attempt_at: self.last_attempt_at,
             received_at: self.push.received_at,
             size_bytes: self.push.body.len() as u64,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_holds_shard_and_offset_and_reads_back() {
+        let id = DeadLetterId::of_entry("my-sink".into(), 3, Offset(42));
+        assert_eq!((id.number, id.shard(), id.offset()), ((3 << 48) + 42, 3, 42));
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for text in ["events", "events-", "events-x", ""] {
+            assert!(text.parse::<DeadLetterId>().is_err(), "{text}");
         }
     }
 }

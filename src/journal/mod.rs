@@ -28,7 +28,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 pub use self::checkpoint::{Attempts, Checkpoint};
-pub use self::dead_letter::{DeadLetter, DeadLetterHead, DeadLetterId, DeadLetterPage, Selection};
+pub use self::dead_letter::{DeadLetter, DeadLetterHead, DeadLetterId, DeadLetterIdError, DeadLetterPage, Selection};
 use crate::names::{Offset, PushId, SessionId, SinkName, SourceName};
 
 /// A push as the ingress hands it over, with the exact bytes received.
@@ -246,6 +246,10 @@ pub trait Journal: Send + Sync + 'static {
 
     /// One dead letter, whole.
     async fn dead_letter_of(&self, id: &DeadLetterId) -> Result<Option<DeadLetter>, Error>;
+
+    /// Replaces dead letters that are kept; one that is not kept any more stays away. Says how many were replaced. Durable when it
+    /// returns.
+    async fn update_dead_letters(&self, letters: Vec<DeadLetter>) -> Result<u64, Error>;
 
     /// Removes dead letters for good; says how many there were. Durable when it returns.
     async fn purge_dead_letters(&self, ids: &[DeadLetterId]) -> Result<u64, Error>;

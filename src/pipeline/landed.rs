@@ -60,7 +60,7 @@ impl Run<'_> {
         }
     }
 
-    fn judge_sink(&mut self, outcomes: &[Outcome], is_trial: bool, now: Instant) {
+    pub(super) fn judge_sink(&mut self, outcomes: &[Outcome], is_trial: bool, now: Instant) {
         let was_open = self.breaker.is_open();
         if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Delivered { .. })) {
             self.breaker.delivered();
@@ -115,23 +115,13 @@ impl Run<'_> {
 
     /// Has a derived push accepted; until then its event is not settled and its session waits.
     fn derive(&mut self, seq: Seq, derived: DerivedPush, began_at: Timestamp) {
-        let suffix = &derived.id_suffix;
-        if suffix.is_empty() || suffix.len() > SUFFIX_LEN_MAX || !suffix.bytes().all(|byte| byte.is_ascii_graphic()) {
-            self.window.failed(seq, began_at, true);
-            let reason = "delivered, but the sink derived a push with an unusable id: a bug in this kind of sink";
-            self.window.doom(seq, Fault::new("derived-push", reason), began_at);
-            return;
-        }
-        let (_, origin) = self.window.look(seq);
-        let push = Push {
-            id: PushId::new(format!("{}/{suffix}", origin.id)),
-            source: origin.source.clone(),
-            action: derived.action,
-            version: None,
-            session: derived.session_id.map(SessionId::new),
-            received_at: Timestamp::now(),
-            traceparent: origin.traceparent.clone(),
-            body: derived.body,
+        let push = match derived_push(self.window.look(seq).1, derived) {
+            Ok(push) => push,
+            Err(fault) => {
+                self.window.failed(seq, began_at, true);
+                self.window.doom(seq, fault, began_at);
+                return;
+            }
         };
         let (journal, sink) = (self.pipe.journal.clone(), self.pipe.name.clone());
         self.derivations.spawn(async move {
@@ -152,8 +142,27 @@ impl Run<'_> {
     }
 }
 
+/// The push that a delivery yielded; a fault where its id cannot be used.
+pub(super) fn derived_push(origin: &Push, derived: DerivedPush) -> Result<Push, Fault> {
+    let suffix = &derived.id_suffix;
+    if suffix.is_empty() || suffix.len() > SUFFIX_LEN_MAX || !suffix.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let reason = "delivered, but the sink derived a push with an unusable id: a bug in this kind of sink";
+        return Err(Fault::new("derived-push", reason));
+    }
+    Ok(Push {
+        id: PushId::new(format!("{}/{suffix}", origin.id)),
+        source: origin.source.clone(),
+        action: derived.action,
+        version: None,
+        session: derived.session_id.map(SessionId::new),
+        received_at: Timestamp::now(),
+        traceparent: origin.traceparent.clone(),
+        body: derived.body,
+    })
+}
+
 /// Until the journal has it. A fault where it never will.
-async fn accept(journal: Arc<dyn Journal>, push: Push, tell: impl Fn(&AcceptError)) -> Result<(), Fault> {
+pub(super) async fn accept(journal: Arc<dyn Journal>, push: Push, tell: impl Fn(&AcceptError)) -> Result<(), Fault> {
     let backoff = Backoff::new(super::JOURNAL_BACKOFF.0, super::JOURNAL_BACKOFF.1);
     let mut rng = fastrand::Rng::new();
     let mut failures = 0;

@@ -25,7 +25,7 @@ pub(super) fn first_letters(window: &Window, sink: &SinkName, shard: u16, room: 
     let count = usize::try_from(room).unwrap_or(usize::MAX).clamp(1, LETTERS_AT_ONCE);
     let letters = window.doomed().take(count).map(|(seq, offset, push, doom)| {
         let letter = DeadLetter {
-            id: DeadLetterId { sink: sink.clone(), number: letter_number(shard, offset.0) },
+            id: DeadLetterId::of_entry(sink.clone(), shard, offset),
             push: (**push).clone(),
             code: doom.fault.code.to_string(),
             reason: doom.fault.reason.clone(),
@@ -36,11 +36,6 @@ pub(super) fn first_letters(window: &Window, sink: &SinkName, shard: u16, room: 
         (seq, letter)
     });
     letters.unzip()
-}
-
-/// The same entry has the same number again; within a shard numbers rise with the offset, which stays below 2^48.
-fn letter_number(shard: u16, offset: u64) -> u64 {
-    u64::from(shard) << 48 | offset
 }
 
 /// Tells of the first dead letter of a code and then at most once a minute, with how many there were in between.
@@ -82,12 +77,6 @@ impl LetterLog {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_hold_shard_and_offset() {
-        assert_eq!(letter_number(0, 42), 42);
-        assert_eq!(letter_number(3, 42), (3 << 48) + 42);
-    }
 
     #[test]
     fn a_flood_of_one_code_is_one_line_a_minute() {

@@ -7,7 +7,7 @@
 //! drops, and never touches another sink's progress.
 //!
 //! [`run`] is the one loop that waits: it starts what may start, waits for what comes first, and applies it ([`landed`]: what came
-//! back from the sink; [`save`]: checkpoints and dead letters). What it decides by is pure: [`window`] what is in hand,
+//! back from the sink; [`save`]: checkpoints and dead letters; [`replays`]: dead letters that are tried again). What it decides by is pure: [`window`] what is in hand,
 //! [`sessions`] whose turn it is, [`batch`] when a batch is due, [`verdict`] and [`retry`] what follows from an outcome,
 //! [`breaker`] whether the sink is there, [`settle`] when to save, [`select`] what the sink takes. [`mask`] is what it does not
 //! get to see of it. [`letters`] makes dead letters, [`status`] tells the admin listener.
@@ -26,6 +26,7 @@
 
 mod run;
 mod landed;
+mod replays;
 mod save;
 mod window;
 mod sessions;
@@ -60,6 +61,7 @@ use crate::event::{Mask, when};
 use crate::journal::{self, Journal, Lease};
 use crate::metrics::SinkMetrics;
 use crate::names::{Offset, SinkName};
+use crate::replay::Inbox;
 
 /// Between two tries of an operation that the journal refused.
 const JOURNAL_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -94,6 +96,7 @@ pub struct Pipeline {
     metrics: SinkMetrics,
     warnings: IntCounterVec,
     status: Arc<Status>,
+    replays: Inbox,
 }
 
 impl Pipeline {
@@ -134,7 +137,13 @@ impl Pipeline {
             metrics,
             warnings,
             status,
+            replays: Inbox::default(),
         })
+    }
+
+    /// Takes replays from `inbox`. Pure.
+    pub fn replaying(self, inbox: Inbox) -> Self {
+        Self { replays: inbox, ..self }
     }
 
     /// Runs until `stop`: begins nothing new then, waits for what is in flight, saves, gives the lease back and returns. On `force`

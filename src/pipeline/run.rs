@@ -22,6 +22,7 @@ use super::Pipeline;
 use super::batch::{self, Due, Parcel};
 use super::breaker::{Breaker, Pass};
 use super::letters::LetterLog;
+use super::replays::{Loaded, Replaying, Saved};
 use super::save::Written;
 use super::select::{Fate, Selector, Sorted};
 use super::sessions::{Load, Seq};
@@ -30,6 +31,7 @@ use super::status::Standing;
 use super::window::Window;
 use crate::journal::{Backlog, Error, Fence, Journal, Lease, ReadLimits};
 use crate::names::Offset;
+use crate::replay::Job;
 
 /// How long one wait for new entries lasts.
 const READ_PATIENCE: Duration = Duration::from_secs(30);
@@ -69,6 +71,9 @@ enum Signal {
     Probed(Result<(), Fault>),
     Measured(Option<Backlog>),
     Switched,
+    Asked(Job),
+    Loaded(Loaded),
+    ReplaysSaved(Saved),
     Landed(Result<(task::Id, Result<Vec<Outcome>, Fault>), JoinError>),
     Derived(Result<(Seq, Result<(), Fault>), JoinError>),
     Woke,
@@ -99,11 +104,14 @@ pub(super) struct Run<'p> {
     read_failures: u32,
     pub(super) write_failures: u32,
     read_was_barren: bool,
-    is_draining: bool,
+    pub(super) is_draining: bool,
     /// What is being gathered while draining begins still goes out.
     may_send_last: bool,
     pub(super) letter_log: LetterLog,
     pub(super) order_told_at: Option<Instant>,
+    pub(super) replaying: Replaying,
+    /// The last batch that went out was one of replays: it is the turn of live ones.
+    was_replay: bool,
     reported: Option<Standing>,
 }
 
@@ -140,6 +148,8 @@ impl<'p> Run<'p> {
             may_send_last: false,
             letter_log: LetterLog::default(),
             order_told_at: None,
+            replaying: Replaying::default(),
+            was_replay: false,
             reported: None,
         }
     }
@@ -167,7 +177,9 @@ impl<'p> Run<'p> {
     /// Starts whatever may start; says when to look again although nothing has come.
     fn launch(&mut self, now: Instant) -> Option<Instant> {
         self.window.wake(now);
+        let first_replay_at = if self.was_replay { None } else { self.launch_replays(now) };
         let batch_at = self.launch_batches(now);
+        let replay_at = if self.was_replay { self.launch_replays(now) } else { first_replay_at };
         if self.is_draining && !self.is_announcing() {
             self.may_send_last = false;
         }
@@ -176,7 +188,7 @@ impl<'p> Run<'p> {
         let measure_at = self.launch_measure(now);
         self.launch_read();
         self.report();
-        [batch_at, write_at, probe_at, measure_at, self.window.next_due()].into_iter().flatten().min()
+        [batch_at, replay_at, write_at, probe_at, measure_at, self.window.next_due()].into_iter().flatten().min()
     }
 
     async fn next(&mut self, wake: Option<Instant>, stop: &CancellationToken, force: &CancellationToken) -> Signal {
@@ -195,9 +207,12 @@ impl<'p> Run<'p> {
             page = ended(&mut self.reading) => Signal::Read(page),
             probed = ended(&mut self.probing) => Signal::Probed(probed),
             backlog = ended(&mut self.measuring) => Signal::Measured(backlog),
+            saved = ended(&mut self.replaying.saving) => Signal::ReplaysSaved(saved),
+            loaded = ended(&mut self.replaying.loading) => Signal::Loaded(loaded),
             Ok(()) = self.paused.changed() => Signal::Switched,
             Some(joined) = self.flights.join_next_with_id() => Signal::Landed(joined),
             Some(joined) = self.derivations.join_next() => Signal::Derived(joined),
+            job = self.pipe.replays.next(), if !self.is_draining && self.replaying.is_idle() => Signal::Asked(job),
             () = woke => Signal::Woke,
         }
     }
@@ -224,8 +239,24 @@ impl<'p> Run<'p> {
                 self.measured(backlog);
                 None
             }
+            Signal::Asked(job) => {
+                self.replaying.begin(job);
+                None
+            }
+            Signal::Loaded(loaded) => {
+                self.loaded(loaded);
+                None
+            }
+            Signal::ReplaysSaved(saved) => {
+                self.replays_saved(&saved);
+                None
+            }
             Signal::Landed(joined) => {
                 let (id, answer) = joined.unwrap_or_else(|error| (error.id(), Err(panicked())));
+                if self.replaying.is_task(id) {
+                    self.replayed(answer, now);
+                    return None;
+                }
                 let flight = self.in_flight.remove(&id).expect("every task of the set is a flight");
                 self.landed(flight, answer, now);
                 None
@@ -271,22 +302,28 @@ impl<'p> Run<'p> {
 
     /// Whether another batch may go out now.
     fn may_send(&self) -> bool {
-        let has_slot = match self.breaker.pass() {
+        let is_in_turn = !self.is_sequential() || (!self.window.has_doomed() && self.window.next_due().is_none());
+        self.has_slot()
+            && is_in_turn
+            && self.held_until.is_none()
+            && self.pace.unsaved() < self.pipe.window.events_max.max(1)
+            && (!self.is_draining || self.may_send_last)
+    }
+
+    /// Whether a batch of replays may go out now. Full dead letters are no reason to wait: replays make room.
+    pub(super) fn may_replay(&self) -> bool {
+        self.has_slot() && !self.is_draining && !self.replaying.is_out()
+    }
+
+    /// Whether the sink, the operator and the limits let one more batch go.
+    fn has_slot(&self) -> bool {
+        let has_room = match self.breaker.pass() {
             Pass::Nothing => false,
             Pass::Trial => true,
             Pass::All => self.flights.len() < self.pipe.concurrency,
         };
-        let is_in_turn = !self.is_sequential()
-            || (self.flights.is_empty()
-                && self.derivations.is_empty()
-                && !self.window.has_doomed()
-                && self.window.next_due().is_none());
-        has_slot
-            && is_in_turn
-            && !self.pipe.status.is_paused()
-            && self.held_until.is_none()
-            && self.pace.unsaved() < self.pipe.window.events_max.max(1)
-            && (!self.is_draining || self.may_send_last)
+        let is_in_turn = !self.is_sequential() || (self.flights.is_empty() && self.derivations.is_empty());
+        has_room && is_in_turn && !self.pipe.status.is_paused()
     }
 
     /// Whether the next batch waits for its end to be saved.
@@ -300,16 +337,26 @@ impl<'p> Run<'p> {
     }
 
     fn send(&mut self, parcels: Vec<Parcel>) {
-        let is_trial = self.breaker.pass() == Pass::Trial;
-        if is_trial {
-            self.breaker.trial_began();
-        }
         self.may_send_last = false;
         let seqs = parcels.iter().map(|parcel| parcel.seq).collect();
         let (sink, mask, warnings) = (self.pipe.sink.clone(), self.pipe.mask.clone(), self.pipe.warnings.clone());
         let delivery = batch::deliver(sink, self.pipe.shard, parcels, mask, warnings);
-        let id = self.flights.spawn(delivery).id();
+        let (id, is_trial) = self.fly(delivery);
+        self.was_replay = false;
         self.in_flight.insert(id, Flight { seqs, is_trial, began_at: Timestamp::now() });
+    }
+
+    /// Starts a delivery; says which task it is and whether it is the breaker's trial. Until told otherwise it is one of replays.
+    pub(super) fn fly(
+        &mut self,
+        delivery: impl Future<Output = Result<Vec<Outcome>, Fault>> + Send + 'static,
+    ) -> (task::Id, bool) {
+        let is_trial = self.breaker.pass() == Pass::Trial;
+        if is_trial {
+            self.breaker.trial_began();
+        }
+        self.was_replay = true;
+        (self.flights.spawn(delivery).id(), is_trial)
     }
 
     fn launch_read(&mut self) {
@@ -447,6 +494,7 @@ impl<'p> Run<'p> {
             && self.flights.is_empty()
             && self.derivations.is_empty()
             && self.writing.is_none()
+            && self.replaying.is_saved()
             && !self.pace.is_dirty()
             && !has_letters
     }

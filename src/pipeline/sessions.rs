@@ -69,6 +69,11 @@ impl Sessions {
         self.parked.first().map(|(until, _)| *until)
     }
 
+    /// How many entries of a session are out and not settled.
+    pub(super) fn busy(&self, key: &Key) -> usize {
+        self.by_key.get(key).map_or(0, |session| session.busy)
+    }
+
     /// Appends an entry that was read.
     pub(super) fn append(&mut self, key: &Key, seq: Seq, bytes: u64) {
         let session = self.by_key.entry(key.clone()).or_default();
@@ -83,7 +88,7 @@ impl Sessions {
         }
     }
 
-    /// Marks a session busy with an entry that never waits: its fate is decided on reading.
+    /// Marks a session busy with an entry that never waits: its fate is decided on reading, or it is a replayed dead letter.
     pub(super) fn occupy(&mut self, key: &Key) {
         let session = self.by_key.entry(key.clone()).or_default();
         if session.is_free()

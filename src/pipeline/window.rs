@@ -209,6 +209,22 @@ impl Window {
         self.batch_end = end;
     }
 
+    /// Whether an entry of this session is out; one that is doomed and only waits to be kept is not.
+    pub(super) fn is_out(&self, key: &Key) -> bool {
+        let busy = self.sessions.busy(key);
+        busy > 0 && busy > self.doomed.keys().filter(|seq| self.slot(**seq).key == *key).count()
+    }
+
+    /// Marks a session busy with a dead letter that is tried again.
+    pub(super) fn occupy(&mut self, key: &Key) {
+        self.sessions.occupy(key);
+    }
+
+    /// A dead letter that was tried again came back.
+    pub(super) fn release(&mut self, key: &Key) {
+        self.sessions.settle(key);
+    }
+
     /// Takes what may go out, in journal order, up to `limits`; for an announced batch all of it.
     pub(super) fn take(&mut self, limits: Load) -> Vec<Parcel> {
         let (limits, through) = match self.batch_end() {

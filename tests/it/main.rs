@@ -7,6 +7,7 @@ mod accepts;
 mod admin;
 mod authenticates;
 mod cli;
+mod dead_letters;
 mod dedups;
 mod drains;
 mod forwards;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::Event;
 
-/// Some events of one shard, in journal order. Never empty. Events of one session never are in two batches that are in flight at
+/// Some events of one shard, in journal order. Never empty. A batch of replayed dead letters comes between the others and has
+/// offsets of the past: a sink that keeps positions MUST NOT move one back for it. Events of one session never are in two batches that are in flight at
 /// the same time, so a sink may deliver batches side by side.
 #[derive(Debug, Clone)]
 pub struct Batch {

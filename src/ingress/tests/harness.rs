@@ -124,6 +124,9 @@ impl Journal for Scripted {
     async fn dead_letter_of(&self, _: &DeadLetterId) -> Result<Option<DeadLetter>, Error> {
         unreachable!()
     }
+    async fn update_dead_letters(&self, _: Vec<DeadLetter>) -> Result<u64, Error> {
+        unreachable!()
+    }
     async fn purge_dead_letters(&self, _: &[DeadLetterId]) -> Result<u64, Error> {
         unreachable!()
     }

@@ -265,6 +265,10 @@ impl Journal for DiskJournal {
         self.blocking(move |shared| shared.dead_letters.get(&id)).await
     }
 
+    async fn update_dead_letters(&self, letters: Vec<DeadLetter>) -> Result<u64, Error> {
+        self.blocking(move |shared| shared.dead_letters.update(letters)).await
+    }
+
     async fn purge_dead_letters(&self, ids: &[DeadLetterId]) -> Result<u64, Error> {
         let ids = ids.to_vec();
         self.blocking(move |shared| shared.dead_letters.purge(&ids)).await

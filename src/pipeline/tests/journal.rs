@@ -195,12 +195,38 @@ impl Journal for Memory {
         Ok(())
     }
 
-    async fn dead_letters(&self, _: &Selection, _: Option<&DeadLetterId>, _: usize) -> Result<DeadLetterPage, Error> {
-        Ok(DeadLetterPage::default())
+    async fn dead_letters(
+        &self,
+        selection: &Selection,
+        after: Option<&DeadLetterId>,
+        limit: usize,
+    ) -> Result<DeadLetterPage, Error> {
+        let inner = self.inner.lock().unwrap();
+        let heads = inner.letters.values().map(DeadLetter::head).filter(|head| selection.matches(head));
+        let mut heads: Vec<_> = heads.filter(|head| after.is_none_or(|after| head.id > *after)).collect();
+        let next = (heads.len() > limit).then(|| heads[limit - 1].id.clone());
+        heads.truncate(limit);
+        Ok(DeadLetterPage { heads, next })
     }
 
     async fn dead_letter_of(&self, id: &DeadLetterId) -> Result<Option<DeadLetter>, Error> {
         Ok(self.inner.lock().unwrap().letters.get(id).cloned())
+    }
+
+    async fn update_dead_letters(&self, letters: Vec<DeadLetter>) -> Result<u64, Error> {
+        let mut inner = self.inner.lock().unwrap();
+        if inner.refused_writes > 0 {
+            inner.refused_writes -= 1;
+            return Err(Error::Unavailable { cause: "scripted".into() });
+        }
+        let mut updated = 0;
+        for letter in letters {
+            if let Some(kept) = inner.letters.get_mut(&letter.id) {
+                *kept = letter;
+                updated += 1;
+            }
+        }
+        Ok(updated)
     }
 
     async fn purge_dead_letters(&self, ids: &[DeadLetterId]) -> Result<u64, Error> {

@@ -5,6 +5,7 @@ mod sink;
 mod delivers;
 mod keeps_order;
 mod retries;
+mod replays;
 mod selects;
 mod survives;
 
@@ -23,6 +24,7 @@ use super::{Pipeline, State, Status};
 use crate::config::model;
 use crate::journal::Push;
 use crate::metrics::{Metrics, SinkMetrics};
+use crate::replay::Replays;
 
 pub(super) fn push(id: &str, session: Option<&str>) -> Push {
     Push {
@@ -49,6 +51,7 @@ struct Running {
     journal: Arc<Memory>,
     metrics: SinkMetrics,
     status: Arc<Status>,
+    replays: Replays,
     stop: CancellationToken,
     force: CancellationToken,
     task: JoinHandle<()>,
@@ -63,6 +66,8 @@ impl Drop for Running {
 fn start(journal: &Arc<Memory>, sink: &Arc<Scripted>, settings: &model::Sink) -> Running {
     let metrics = Metrics::new();
     let name = "events".into();
+    let replays = Replays::default();
+    let inbox = replays.open(&name, 0);
     let series = metrics.sink(&name);
     let status = Arc::new(Status::new());
     let (stop, force) = (CancellationToken::new(), CancellationToken::new());
@@ -76,9 +81,10 @@ fn start(journal: &Arc<Memory>, sink: &Arc<Scripted>, settings: &model::Sink) ->
         metrics.normalise_warnings.clone(),
         status.clone(),
     )
-    .unwrap();
+    .unwrap()
+    .replaying(inbox);
     let task = tokio::spawn(pipeline.run(stop.clone(), force.clone()));
-    Running { journal: journal.clone(), metrics: series, status, stop, force, task }
+    Running { journal: journal.clone(), metrics: series, status, replays, stop, force, task }
 }
 
 impl Running {

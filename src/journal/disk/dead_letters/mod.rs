@@ -156,16 +156,12 @@ impl DeadLetters {
             if !is_meant {
                 continue;
             }
-            for number in store.numbers_from(from) {
-                let Some(head) = store.head(&sink, number).map_err(unavailable)? else { continue };
-                if !selection.matches(&head) {
-                    continue;
-                }
-                if page.heads.len() == limit {
-                    page.next = page.heads.last().map(|head| head.id.clone());
-                    return Ok(page);
-                }
-                page.heads.push(head);
+            let matching = store.heads_from(&sink, from, |head| selection.matches(head), limit + 1 - page.heads.len());
+            page.heads.append(&mut matching.map_err(unavailable)?);
+            if page.heads.len() > limit {
+                page.heads.truncate(limit);
+                page.next = page.heads.last().map(|head| head.id.clone());
+                return Ok(page);
             }
         }
         Ok(page)
@@ -175,6 +171,21 @@ impl DeadLetters {
     pub(super) fn get(&self, id: &DeadLetterId) -> Result<Option<DeadLetter>, Error> {
         let Some(store) = self.find(&id.sink) else { return Ok(None) };
         store.get(&id.sink, id.number).map_err(unavailable)
+    }
+
+    /// Blocks.
+    pub(super) fn update(&self, letters: Vec<DeadLetter>) -> Result<u64, Error> {
+        let mut by_sink: BTreeMap<SinkName, Vec<DeadLetter>> = BTreeMap::new();
+        for letter in letters {
+            by_sink.entry(letter.id.sink.clone()).or_default().push(letter);
+        }
+        let mut updated = 0;
+        for (sink, letters) in by_sink {
+            if let Some(store) = self.find(&sink) {
+                updated += store.update(&letters).map_err(unavailable)?;
+            }
+        }
+        Ok(updated)
     }
 
     /// Blocks.

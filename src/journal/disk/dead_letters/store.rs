@@ -26,6 +26,8 @@ use crate::names::SinkName;
 
 /// Removed bytes below which a log is not replaced.
 const WASTE_MIN: u64 = 1 << 20;
+/// Letters looked at between two looks at the log.
+const HEADS_CHUNK: usize = 1000;
 const COPY_CHUNK: usize = 1 << 20;
 /// A log up to this long is written anew when it is opened: after a failed sync what is read need not be on the disk. A longer one
 /// would keep the start waiting.
@@ -113,12 +115,8 @@ impl Store {
         self.bytes.load(Ordering::Acquire)
     }
 
-    pub(super) fn numbers_from(&self, from: u64) -> Vec<u64> {
-        lock(&self.log).letters.range(from..).map(|(number, _)| *number).collect()
-    }
-
     pub(super) fn numbers_behind(&self, low: u64) -> Vec<u64> {
-        self.numbers_from(low + 1)
+        lock(&self.log).letters.range(low + 1..).map(|(number, _)| *number).collect()
     }
 
     pub(super) fn greatest_number(&self) -> Option<u64> {
@@ -160,6 +158,20 @@ impl Store {
         self.append(&mut log, &fresh[skipped..], &oldest)
     }
 
+    /// Replaces letters that are there; says how many.
+    pub(super) fn update(&self, letters: &[DeadLetter]) -> io::Result<u64> {
+        let mut log = lock(&self.log);
+        let held: Vec<_> = letters
+            .iter()
+            .map(|letter| (letter.id.number, letter))
+            .filter(|(number, _)| log.letters.contains_key(number))
+            .collect();
+        if !held.is_empty() {
+            self.append(&mut log, &held, &[])?;
+        }
+        Ok(held.len() as u64)
+    }
+
     /// Removes letters; says how many there were.
     pub(super) fn purge(&self, numbers: &[u64]) -> io::Result<u64> {
         let mut log = lock(&self.log);
@@ -172,11 +184,34 @@ impl Store {
         Ok(held.len() as u64)
     }
 
-    pub(super) fn head(&self, sink: &SinkName, number: u64) -> io::Result<Option<DeadLetterHead>> {
-        let Some((file, place)) = self.place(number) else { return Ok(None) };
-        let mut meta = vec![0; place.head.meta_len as usize];
-        read_exact_at(&*file, &mut meta, place.at + HEADER_LEN as u64)?;
-        Ok(codec::head(sink, &place.head, &meta))
+    /// The first `limit` matching letters from a number on, without payloads. The log is locked for a chunk at a time.
+    pub(super) fn heads_from(
+        &self,
+        sink: &SinkName,
+        mut from: u64,
+        matches: impl Fn(&DeadLetterHead) -> bool,
+        limit: usize,
+    ) -> io::Result<Vec<DeadLetterHead>> {
+        let mut heads = Vec::new();
+        let mut meta = Vec::new();
+        while heads.len() < limit {
+            let (file, places) = {
+                let log = lock(&self.log);
+                let Some(file) = log.file.clone() else { break };
+                (file, log.letters.range(from..).take(HEADS_CHUNK).map(|(_, place)| *place).collect::<Vec<_>>())
+            };
+            let Some(last) = places.last() else { break };
+            from = last.head.number + 1;
+            for place in &places {
+                meta.resize(place.head.meta_len as usize, 0);
+                read_exact_at(&*file, &mut meta, place.at + HEADER_LEN as u64)?;
+                heads.extend(codec::head(sink, &place.head, &meta).filter(&matches));
+                if heads.len() == limit {
+                    break;
+                }
+            }
+        }
+        Ok(heads)
     }
 
     pub(super) fn get(&self, sink: &SinkName, number: u64) -> io::Result<Option<DeadLetter>> {
