@@ -1,11 +1,14 @@
 //! The command line: which commands there are, and what their exit codes mean.
 
+mod admin_client;
 mod check;
 mod journal;
 mod output;
 mod run;
 mod schema;
 mod send;
+mod sinks;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,7 +16,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Loaded};
-use crate::sinks;
+use crate::sinks::kinds;
 
 /// A push-relay gateway: acknowledges pushes once they are durable, and delivers them to sinks.
 #[derive(Debug, Parser)]
@@ -41,6 +44,9 @@ struct Global {
     /// Overrides one key of the config, such as `ingress.listen=127.0.0.1:8081`. Can be given more than once.
     #[arg(long, global = true, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// The admin listener of a running gateway, such as `http://127.0.0.1:9090`; by default that of the config.
+    #[arg(long, global = true, value_name = "URL")]
+    admin: Option<String>,
     /// Prints JSON instead of tables.
     #[arg(long, global = true)]
     json: bool,
@@ -54,6 +60,10 @@ enum Command {
     Check(check::CheckArgs),
     /// Send pushes as the contact centre would.
     Send(Box<send::SendArgs>),
+    /// Show how a running gateway is.
+    Status(status::StatusArgs),
+    /// Pause, resume or forget a sink of a running gateway.
+    Sinks(sinks::SinksArgs),
     /// Look into the journal's files; works beside a running gateway.
     Journal(journal::JournalArgs),
     /// Print the JSON Schema of an action's events, or the list of schemas.
@@ -85,6 +95,8 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Run => run::run(&global).await,
         Command::Check(args) => check::run(&global, args).await,
         Command::Send(args) => send::run(*args, global.json).await,
+        Command::Status(args) => status::run(&global, args).await,
+        Command::Sinks(args) => sinks::run(&global, args).await,
         Command::Journal(args) => journal::run(&global, args),
         Command::Schema(args) => schema::run(args, global.json),
         Command::Version => {
@@ -100,7 +112,7 @@ fn load(global: &Global) -> Result<Loaded, Exit> {
         eprintln!("{problems}");
         Exit::BadConfig
     };
-    let loaded = config::load(&global.config, &global.set, std::env::vars_os(), &sinks::kinds()).map_err(tell)?;
+    let loaded = config::load(&global.config, &global.set, std::env::vars_os(), &kinds()).map_err(tell)?;
     config::resolve_secrets(&loaded).map_err(tell)?;
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");
