@@ -79,11 +79,10 @@ impl AdminClient {
 
 /// The admin listener of the config; from this machine where it listens on all addresses.
 fn configured(global: &Global) -> Result<String, Exit> {
-    let loaded =
-        config::load(&global.config, &global.set, std::env::vars_os(), &kinds()).map_err(|problems| {
-            eprintln!("{problems}\nname the gateway with --admin URL to do without the config");
-            Exit::BadConfig
-        })?;
+    let loaded = config::load(&global.config, &global.set, std::env::vars_os(), &kinds()).map_err(|problems| {
+        eprintln!("{problems}\nname the gateway with --admin URL to do without the config");
+        Exit::BadConfig
+    })?;
     let listen = loaded.config.admin.listen;
     let host = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
