@@ -53,6 +53,8 @@ pub enum StartError {
     Journal(#[from] disk::OpenError),
     #[error("sink {sink} cannot be registered in the journal: {source}")]
     Register { sink: SinkName, source: crate::journal::Error },
+    #[error("which sinks are paused cannot be read: {0}")]
+    Paused(#[source] crate::journal::Error),
     #[error("sink {sink} cannot be made: {source}")]
     Sink { sink: SinkName, source: sink_api::BuildError },
     #[error("admin.token: {0}")]

@@ -61,25 +61,22 @@ impl Reloader {
                 () = stop.cancelled() => return,
                 Some(command) = self.commands.recv() => match command {
                     // A caller that has gone away needs no answer.
-                    Command::Reload(answer) => drop(answer.send(self.reload("request").await)),
+                    Command::Reload(answer) => drop(answer.send(self.reload("request", &mut seen).await)),
                     Command::Forget(sink, answer) => drop(answer.send(self.forget(&sink).await)),
                 },
-                Some(()) = self.hangup.recv() => drop(self.reload("signal").await),
+                Some(()) = self.hangup.recv() => drop(self.reload("signal", &mut seen).await),
                 _ = looks.tick() => {
                     let now = self.look().await;
                     if now == seen {
                         candidate = None;
                     } else if candidate.as_ref() == Some(&now) {
-                        (seen, candidate) = (now, None);
-                        drop(self.reload("file").await);
+                        candidate = None;
+                        drop(self.reload("file", &mut seen).await);
                     } else {
                         candidate = Some(now);
                     }
-                    continue;
                 }
             }
-            // What was just read is not news, be it good or bad.
-            (seen, candidate) = (self.look().await, None);
         }
     }
 
@@ -88,9 +85,11 @@ impl Reloader {
         tokio::task::spawn_blocking(move || files.look()).await.expect("reading does not panic")
     }
 
-    /// `cause` is what asked for it.
-    async fn reload(&mut self, cause: &str) -> Result<Reloaded, ReloadError> {
+    /// `cause` is what asked for it. `seen` becomes what the files held that were read, so that only a later change is news.
+    async fn reload(&mut self, cause: &str, seen: &mut Vec<Digest>) -> Result<Reloaded, ReloadError> {
+        let before = self.look().await;
         let taken = self.take_over().await;
+        *seen = if taken.is_ok() { self.files.seen() } else { before };
         match &taken {
             Ok(Reloaded { added, changed, removed, needs_restart }) => {
                 tracing::info!(cause, ?added, ?changed, ?removed, "config reloaded");

@@ -76,7 +76,7 @@ impl Sinks {
     /// Makes what is new or has changed, and registers what is new. Nothing that runs is touched, so a failure changes nothing;
     /// a sink that was registered before it keeps its place.
     pub(super) async fn prepare(&self, reading: &mut Reading) -> Result<Prepared, StartError> {
-        let paused = self.journal.paused_sinks().await.unwrap_or_default();
+        let paused = self.journal.paused_sinks().await.map_err(StartError::Paused)?;
         let made = std::mem::take(&mut reading.loaded.settings);
         let removed = self.running.keys().filter(|name| !made.contains_key(*name)).cloned().collect();
         let mut begin = Vec::new();
