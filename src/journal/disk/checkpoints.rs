@@ -37,7 +37,7 @@ const HEADER_LEN: usize = 32;
 const STEP: usize = 4096;
 const VALUE_LEN_MAX: u64 = 64 << 20;
 const SLOTS: [&str; 2] = ["a", "b"];
-pub(super) const PAUSED: &str = ".paused";
+const PAUSED: &str = ".paused";
 
 pub(super) struct Checkpoints {
     fs: Arc<dyn FileSystem>,
