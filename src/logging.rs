@@ -6,9 +6,9 @@
 use std::io::IsTerminal;
 
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::config::model::{Log, LogFormat};
 
@@ -17,7 +17,28 @@ const LINES_MAX: usize = 16_384;
 
 /// Keeps the writing thread; dropping it writes what is left.
 pub struct Logging {
+    pub filter: FilterHandle,
     _writer: WorkerGuard,
+}
+
+/// Replaces the filter while the process runs; clones share it.
+#[derive(Clone)]
+pub struct FilterHandle(reload::Handle<EnvFilter, Registry>);
+
+/// The filter stays as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum FilterError {
+    #[error("the filter is not understood: {0}; directives look like \"info\" or \"info,trunkline::ingress=debug\"")]
+    Directives(#[from] tracing_subscriber::filter::ParseError),
+    #[error("logging has ended: {0}")]
+    Ended(#[from] reload::Error),
+}
+
+impl FilterHandle {
+    /// Takes effect at once. `filter` is written as `log.filter` is.
+    pub fn set(&self, filter: &str) -> Result<(), FilterError> {
+        Ok(self.0.reload(EnvFilter::builder().parse(filter)?)?)
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +51,7 @@ pub enum Error {
 
 /// Sets logging up for the whole process, panics included. Call it once.
 pub fn init(settings: &Log) -> Result<Logging, Error> {
-    let filter = EnvFilter::try_new(&settings.filter)?;
+    let (filter, handle) = reload::Layer::new(EnvFilter::try_new(&settings.filter)?);
     let (writer, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(LINES_MAX)
         .lossy(true)
@@ -43,10 +64,10 @@ pub fn init(settings: &Log) -> Result<Logging, Error> {
     };
     start(filter, writer, text)?;
     log_panics();
-    Ok(Logging { _writer: guard })
+    Ok(Logging { filter: FilterHandle(handle), _writer: guard })
 }
 
-fn start(filter: EnvFilter, writer: NonBlocking, text: bool) -> Result<(), TryInitError> {
+fn start(filter: reload::Layer<EnvFilter, Registry>, writer: NonBlocking, text: bool) -> Result<(), TryInitError> {
     let registry = tracing_subscriber::registry().with(filter);
     if text {
         let ansi = std::io::stderr().is_terminal();

@@ -282,6 +282,23 @@ impl Metrics {
         }
     }
 
+    /// Takes the series of a sink that was removed from the config away: its gauges would stand still and look alive.
+    pub fn remove_sink(&self, sink: &SinkName) {
+        let (families, name) = (&self.sinks, [sink.as_str()]);
+        let attempts = ATTEMPT_OUTCOMES.map(|outcome| families.attempts.remove_label_values(&[sink.as_str(), outcome]));
+        let others = [
+            families.delivered.remove_label_values(&name),
+            families.delivery_seconds.remove_label_values(&name),
+            families.pending.remove_label_values(&name),
+            families.oldest_pending_seconds.remove_label_values(&name),
+            families.dead_letters.remove_label_values(&name),
+            families.breaker_open.remove_label_values(&name),
+        ];
+        if attempts.into_iter().chain(others).any(|removed| removed.is_err()) {
+            tracing::debug!(%sink, "the sink had not all of its series");
+        }
+    }
+
     /// Everything in Prometheus's text format.
     pub fn render(&self) -> Vec<u8> {
         let mut text = Vec::with_capacity(16 << 10);

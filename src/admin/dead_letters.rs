@@ -270,7 +270,8 @@ async fn replay(State(admin): State<Arc<Admin>>, body: Result<Bytes, BytesReject
 
 /// `{items: [{sink, delivered, failed, running}]}`: counts since the start of the process.
 async fn progress(State(admin): State<Arc<Admin>>) -> Json<Value> {
-    let names = admin.sinks.iter().map(|sink| sink.name.clone()).chain([SinkName::from(INGRESS)]);
+    let sinks = admin.sinks.load();
+    let names = sinks.iter().map(|sink| sink.name.clone()).chain([SinkName::from(INGRESS)]);
     let items: Vec<_> = names
         .map(|sink| {
             let progress = admin.replays.progress(&sink);
@@ -407,12 +408,13 @@ async fn choose_matching(admin: &Admin, selection: Selection) -> Result<Vec<Chos
 /// Known are the configured sinks, those that the journal still keeps a place for, and `ingress`.
 async fn check_known(admin: &Admin, sink: &SinkName) -> Result<(), Problem> {
     let is_known = sink.as_str() == INGRESS
-        || admin.sinks.iter().any(|view| view.name == *sink)
+        || admin.sinks.load().iter().any(|view| view.name == *sink)
         || admin.journal.sinks().await?.contains(sink);
     if is_known {
         return Ok(());
     }
-    let names: Vec<_> = admin.sinks.iter().map(|view| view.name.as_str()).chain([INGRESS]).collect();
+    let sinks = admin.sinks.load();
+    let names: Vec<_> = sinks.iter().map(|view| view.name.as_str()).chain([INGRESS]).collect();
     Err(Problem::missing(format!("there is no sink {:?}; there are: {}", sink.as_str(), names.join(", "))))
 }
 

@@ -1,8 +1,10 @@
 //! The admin listener: health for the orchestrator, metrics for Prometheus, status for people.
 //!
 //! It promises that `/readyz` says yes exactly while a push would be accepted: the journal can write and no drain has begun.
-//! Dead letters are listed, shown, replayed and purged here ([`dead_letters`]); nothing else shows a payload or changes anything.
+//! What shows a payload or changes something, in [`dead_letters`] and [`control`], lies behind [`auth`].
 
+pub mod auth;
+mod control;
 mod dead_letters;
 mod status;
 
@@ -10,6 +12,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -20,11 +23,12 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use prometheus::IntGauge;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use self::auth::{Guard, Peer};
 pub use self::status::{DedupStatus, JournalStatus, SinkStatus, SourceStatus, Status};
-use crate::gateway::Readiness;
+use crate::gateway::{Control, Readiness};
 use crate::journal::Journal;
 use crate::metrics::{Metrics, SourceMetrics};
 use crate::names::{INGRESS, SinkName, SourceName};
@@ -38,12 +42,16 @@ pub struct Admin {
     pub readiness: Arc<Readiness>,
     pub metrics: Metrics,
     pub journal: Arc<dyn Journal>,
-    pub sources: Vec<(SourceName, SourceMetrics)>,
-    pub sinks: Vec<SinkView>,
+    /// Replaced by a reload, as the sinks are.
+    pub sources: Arc<ArcSwap<Vec<(SourceName, SourceMetrics)>>>,
+    pub sinks: Arc<ArcSwap<Vec<SinkView>>>,
     pub replays: Arc<Replays>,
+    pub control: Control,
+    pub guard: Arc<Guard>,
 }
 
 /// A sink as the admin listener sees it.
+#[derive(Clone)]
 pub struct SinkView {
     pub name: SinkName,
     pub kind: String,
@@ -52,13 +60,14 @@ pub struct SinkView {
 
 /// The routes of the admin listener.
 pub fn router(admin: Arc<Admin>) -> Router {
+    let protected = auth::guarded(control::routes().merge(dead_letters::protected()), Arc::clone(&admin.guard));
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/api/v1/status", get(status_report))
         .merge(dead_letters::open())
-        .merge(dead_letters::protected())
+        .merge(protected)
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(admin)
@@ -81,7 +90,8 @@ pub fn limits() -> Limits {
 /// Serves the routes until `stop`.
 pub async fn serve(listener: Listener, routes: Router, stop: CancellationToken, force: CancellationToken) {
     let routes = TowerToHyperService::new(routes);
-    let answer = move |_peer, request: Request<Incoming>| {
+    let answer = move |peer, mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
         let answer = routes.call(request);
         async move { answer.await.unwrap_or_else(|never: Infallible| match never {}) }
     };
@@ -122,12 +132,20 @@ async fn wrong_method() -> Response {
 
 /// An error as RFC 9457 writes it.
 fn problem(status: StatusCode, detail: &str) -> Response {
-    let body = json!({
+    problem_with(status, detail, json!({}))
+}
+
+/// [`problem`] with further members.
+fn problem_with(status: StatusCode, detail: &str, further: Value) -> Response {
+    let mut body = json!({
         "type": "about:blank",
         "title": status.canonical_reason().unwrap_or_default(),
         "status": status.as_u16(),
         "detail": detail,
     });
+    if let (Some(body), Value::Object(further)) = (body.as_object_mut(), further) {
+        body.extend(further);
+    }
     (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
 }
 

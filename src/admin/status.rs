@@ -70,7 +70,7 @@ impl Status {
     pub(super) async fn collect(admin: &Admin) -> Self {
         let health = admin.journal.health();
         let mut sinks = BTreeMap::new();
-        for sink in &admin.sinks {
+        for sink in admin.sinks.load_full().iter() {
             sinks.insert(sink.name.clone(), SinkStatus::collect(sink, &*admin.journal).await);
         }
         Self {
@@ -85,7 +85,12 @@ impl Status {
                 trouble: health.trouble,
             },
             dedup: DedupStatus { backend: "journal", degraded: false },
-            sources: admin.sources.iter().map(|(name, metrics)| (name.clone(), SourceStatus::of(metrics))).collect(),
+            sources: admin
+                .sources
+                .load()
+                .iter()
+                .map(|(name, metrics)| (name.clone(), SourceStatus::of(metrics)))
+                .collect(),
             sinks,
         }
     }

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use self::client::{Client, ClientError, Page, Progress};
 pub(super) use self::options::DeadLettersArgs;
 use self::options::{BulkArgs, DeadLettersCommand, ExportArgs, ListArgs, Selection, UsageError};
+use super::admin_client;
 use super::output::{print_json, print_line, wants_json};
 use super::{Exit, Global};
 
@@ -67,7 +68,7 @@ pub(super) async fn run(global: &Global, args: DeadLettersArgs) -> Exit {
 }
 
 async fn carry_out(global: &Global, args: DeadLettersArgs) -> Result<(), CommandError> {
-    let client = Client::new(&args.address(global).map_err(CommandError::Config)?)?;
+    let client = Client::new(&admin_client::address(global).map_err(CommandError::Config)?)?;
     match args.command {
         DeadLettersCommand::List(args) => list(&client, &args, global.json).await,
         DeadLettersCommand::Show { id } => {

@@ -1,5 +1,6 @@
 //! The command line: which commands there are, and what their exit codes mean.
 
+mod admin_client;
 mod check;
 mod dead_letters;
 mod journal;
@@ -7,6 +8,8 @@ mod output;
 mod run;
 mod schema;
 mod send;
+mod sinks;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,7 +17,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Loaded};
-use crate::sinks;
+use crate::sinks::kinds;
 
 /// A push-relay gateway: acknowledges pushes once they are durable, and delivers them to sinks.
 #[derive(Debug, Parser)]
@@ -42,6 +45,9 @@ struct Global {
     /// Overrides one key of the config, such as `ingress.listen=127.0.0.1:8081`. Can be given more than once.
     #[arg(long, global = true, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// The admin listener of a running gateway, such as `http://127.0.0.1:9090`; by default that of the config.
+    #[arg(long, global = true, value_name = "URL")]
+    admin: Option<String>,
     /// Prints JSON instead of tables.
     #[arg(long, global = true)]
     json: bool,
@@ -57,6 +63,10 @@ enum Command {
     Send(Box<send::SendArgs>),
     /// See what is stuck in the running gateway, and put it right.
     DeadLetters(Box<dead_letters::DeadLettersArgs>),
+    /// Show how a running gateway is.
+    Status(status::StatusArgs),
+    /// Pause, resume or forget a sink of a running gateway.
+    Sinks(sinks::SinksArgs),
     /// Look into the journal's files; works beside a running gateway.
     Journal(journal::JournalArgs),
     /// Print the JSON Schema of an action's events, or the list of schemas.
@@ -89,6 +99,8 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Check(args) => check::run(&global, args).await,
         Command::Send(args) => send::run(*args, global.json).await,
         Command::DeadLetters(args) => dead_letters::run(&global, *args).await,
+        Command::Status(args) => status::run(&global, args).await,
+        Command::Sinks(args) => sinks::run(&global, args).await,
         Command::Journal(args) => journal::run(&global, args),
         Command::Schema(args) => schema::run(args, global.json),
         Command::Version => {
@@ -104,7 +116,7 @@ fn load(global: &Global) -> Result<Loaded, Exit> {
         eprintln!("{problems}");
         Exit::BadConfig
     };
-    let loaded = config::load(&global.config, &global.set, std::env::vars_os(), &sinks::kinds()).map_err(tell)?;
+    let loaded = config::load(&global.config, &global.set, std::env::vars_os(), &kinds()).map_err(tell)?;
     config::resolve_secrets(&loaded).map_err(tell)?;
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");

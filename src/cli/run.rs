@@ -2,8 +2,8 @@
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Exit, Global, load};
-use crate::gateway::{Gateway, StartError};
+use super::{Exit, Global};
+use crate::gateway::{ConfigOrigin, Gateway, StartError};
 use crate::logging;
 
 /// SIGTERM and SIGINT.
@@ -26,11 +26,18 @@ impl Signals {
 }
 
 pub(super) async fn run(global: &Global) -> Exit {
-    let loaded = match load(global) {
-        Ok(loaded) => loaded,
-        Err(exit) => return exit,
+    let origin = ConfigOrigin { file: global.config.clone(), overrides: global.set.clone() };
+    let reading = match origin.read() {
+        Ok(reading) => reading,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return Exit::BadConfig;
+        }
     };
-    let _logging = match logging::init(&loaded.config.log) {
+    for warning in reading.warnings() {
+        eprintln!("warning: {warning}");
+    }
+    let logging = match logging::init(&reading.config().log) {
         Ok(logging) => logging,
         Err(error) => {
             eprintln!("trunkline: {error}");
@@ -45,7 +52,7 @@ pub(super) async fn run(global: &Global) -> Exit {
             return Exit::Failed;
         }
     };
-    let mut gateway = match Gateway::start(loaded).await {
+    let mut gateway = match Gateway::start(origin, reading, logging.filter.clone()).await {
         Ok(gateway) => gateway,
         Err(error) => return not_started(&error),
     };

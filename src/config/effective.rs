@@ -38,6 +38,47 @@ pub fn resolve_secrets(loaded: &Loaded) -> Result<(), Problems> {
     if problems.is_empty() { Ok(()) } else { Err(Problems::from(problems)) }
 }
 
+/// [`effective`] as JSON.
+///
+/// # Errors
+/// As [`effective`].
+pub fn effective_json(loaded: &Loaded) -> Result<serde_json::Value, toml::ser::Error> {
+    let table = effective_table(loaded)?;
+    Ok(serde_json::to_value(table).expect("tables have string keys"))
+}
+
+/// The files that the config refers to, and where: secrets, and what keys that end in `_file` name. Those of `ingress.tls` are left
+/// out, since the listener looks at them itself. Opens nothing.
+///
+/// # Errors
+/// As [`effective`].
+pub fn referenced_files(loaded: &Loaded) -> Result<Vec<(Path, PathBuf)>, toml::ser::Error> {
+    let mut files = Vec::new();
+    find_files(&Value::Table(effective_table(loaded)?), &Path::default(), &mut files);
+    files.retain(|(path, _)| !Path::of("ingress.tls").holds(path));
+    Ok(files)
+}
+
+fn find_files(value: &Value, at: &Path, files: &mut Vec<(Path, PathBuf)>) {
+    match value {
+        Value::Table(table) => {
+            for (key, value) in table {
+                let is_secret = key == "file" && table.len() == 1 && at.is_sensitive();
+                match value {
+                    Value::String(file) if is_secret || key.ends_with("_file") => {
+                        files.push((at.key(key), PathBuf::from(file)));
+                    }
+                    value => find_files(value, &at.key(key), files),
+                }
+            }
+        }
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(index, item)| find_files(item, &at.index(index), files));
+        }
+        _ => {}
+    }
+}
+
 fn effective_table(loaded: &Loaded) -> Result<Table, toml::ser::Error> {
     let mut table = Table::try_from(&loaded.config)?;
     for (name, settings) in &loaded.settings {

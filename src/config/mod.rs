@@ -39,7 +39,7 @@ use self::path::{Path, Step};
 use self::problem::Problem;
 use crate::names::SinkName;
 
-pub use self::effective::{effective, resolve_secrets};
+pub use self::effective::{effective, effective_json, referenced_files, resolve_secrets};
 pub use self::kinds::{Kind, Kinds, Settings};
 pub use self::mask::MaskRule;
 pub use self::model::Config;

@@ -53,6 +53,7 @@ pub async fn run(factory: &mut impl Factory) {
     refused_pushes_are_kept_once_and_bounded(factory).await;
     updated_letters_replace_and_never_come_back(factory).await;
     forgetting_a_sink_removes_its_letters(factory).await;
+    a_pause_is_remembered_until_it_ends(factory).await;
     the_backlog_counts_what_is_not_settled(factory).await;
     trimming_waits_for_the_slowest_sink(factory).await;
     a_closed_journal_fails(factory).await;
@@ -492,6 +493,27 @@ async fn forgetting_a_sink_removes_its_letters(factory: &mut impl Factory) {
     drop(journal);
     journal = factory.reopen().await;
     assert_eq!((journal.sinks().await.unwrap().len(), journal.dead_letters_len(&sink)), (0, 0));
+    journal.close().await;
+}
+
+async fn a_pause_is_remembered_until_it_ends(factory: &mut impl Factory) {
+    let mut journal = factory.fresh().await;
+    let (kept, ended, forgotten): (SinkName, SinkName, SinkName) = ("kept".into(), "ended".into(), "forgotten".into());
+    assert_eq!(journal.set_paused(&kept, true).await, Err(Error::UnknownSink(kept.clone())));
+    for sink in [&kept, &ended, &forgotten] {
+        journal.register_sink(sink, Start::Now).await.unwrap();
+        journal.set_paused(sink, true).await.unwrap();
+    }
+    journal.set_paused(&kept, true).await.unwrap();
+    journal.set_paused(&ended, false).await.unwrap();
+    journal.forget_sink(&forgotten).await.unwrap();
+    journal.register_sink(&forgotten, Start::Now).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(journal.paused_sinks().await.unwrap(), std::slice::from_ref(&kept));
+        journal.close().await;
+        drop(journal);
+        journal = factory.reopen().await;
+    }
     journal.close().await;
 }
 

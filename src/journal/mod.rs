@@ -206,6 +206,12 @@ pub trait Journal: Send + Sync + 'static {
     /// The registered sinks, by name.
     async fn sinks(&self) -> Result<Vec<SinkName>, Error>;
 
+    /// Remembers whether an operator paused the sink. Durable when it returns; the journal itself pauses nothing.
+    async fn set_paused(&self, sink: &SinkName, paused: bool) -> Result<(), Error>;
+
+    /// The registered sinks that an operator paused, by name.
+    async fn paused_sinks(&self) -> Result<Vec<SinkName>, Error>;
+
     /// Takes over the sink's pipeline on `shard`; `None` while another process holds it. Every earlier fence is void afterwards.
     async fn lease(&self, sink: &SinkName, shard: u16) -> Result<Option<Lease>, Error>;
 

@@ -1,21 +1,13 @@
 //! The options of `trunkline dead-letters`.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
-use crate::cli::{Exit, Global};
-use crate::config;
-use crate::sinks;
-
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DeadLettersArgs {
-    /// The running gateway's admin listener; from the config where absent. The token is taken from TRUNKLINE_ADMIN_TOKEN.
-    #[arg(long, global = true, value_name = "URL")]
-    admin: Option<String>,
     #[command(subcommand)]
     pub(super) command: DeadLettersCommand,
 }
@@ -110,32 +102,6 @@ pub(super) enum UsageError {
     IdsAndSelection,
     #[error("there is no terminal to ask at; say --yes, or --dry-run to see how many are meant")]
     NoTerminal,
-}
-
-impl DeadLettersArgs {
-    /// Where the gateway is. The config is read for it only where it is not given; its secrets are not.
-    pub(super) fn address(&self, global: &Global) -> Result<String, Exit> {
-        if let Some(url) = &self.admin {
-            return Ok(url.trim_end_matches('/').to_owned());
-        }
-        match config::load(&global.config, &global.set, std::env::vars_os(), &sinks::kinds()) {
-            Ok(loaded) => Ok(format!("http://{}", reachable(loaded.config.admin.listen))),
-            Err(problems) => {
-                eprintln!("{problems}");
-                Err(Exit::BadConfig)
-            }
-        }
-    }
-}
-
-/// An address that listens everywhere is reached on loopback.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listen.port())
 }
 
 impl BulkArgs {
@@ -261,12 +227,5 @@ mod tests {
         let body = json!({"sink": "crm", "filter": {"code": "http-400"}, "rate": 5.0, "dry_run": false});
         assert_eq!(code.body(&[], Some(5.0), false), body);
         assert_eq!(code.query(Some("crm-7"), 10), "sink=crm&code=http-400&after=crm-7&limit=10");
-    }
-
-    #[test]
-    fn an_address_that_listens_everywhere_is_reached_on_loopback() {
-        for (listen, reached) in [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("10.0.0.1:1", "10.0.0.1:1")] {
-            assert_eq!(reachable(listen.parse().unwrap()).to_string(), reached);
-        }
     }
 }

@@ -100,6 +100,14 @@ impl Journal for Scripted {
     async fn sinks(&self) -> Result<Vec<SinkName>, Error> {
         unreachable!()
     }
+    async fn set_paused(&self, _sink: &SinkName, _paused: bool) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn paused_sinks(&self) -> Result<Vec<SinkName>, Error> {
+        Ok(Vec::new())
+    }
+
     async fn lease(&self, _: &SinkName, _: u16) -> Result<Option<Lease>, Error> {
         unreachable!()
     }

@@ -12,12 +12,12 @@
 //!
 //! A slot is written while the other one holds the value before, so a crash leaves one of the two. A file whose write or sync
 //! failed is not trusted again: the next write makes a new file, which gets its name once it is synced. A sink is registered while
-//! a slot of it is there.
+//! a slot of it is there. An empty file beside the slots says that an operator paused the sink.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use jiff::Timestamp;
@@ -37,6 +37,7 @@ const HEADER_LEN: usize = 32;
 const STEP: usize = 4096;
 const VALUE_LEN_MAX: u64 = 64 << 20;
 const SLOTS: [&str; 2] = ["a", "b"];
+const PAUSED: &str = ".paused";
 
 pub(super) struct Checkpoints {
     fs: Arc<dyn FileSystem>,
@@ -49,6 +50,7 @@ pub(super) struct SinkPlace {
     /// What is on disk. Not locked while the disk is waited for.
     current: Mutex<Arc<Checkpoint>>,
     low: AtomicU64,
+    is_paused: AtomicBool,
     /// Locked while a checkpoint is written.
     slots: Mutex<Slots>,
     /// When the entry behind the checkpoint was received, as far as it was looked up.
@@ -76,8 +78,13 @@ impl Checkpoints {
     pub(super) fn load(fs: &Arc<dyn FileSystem>, layout: &Layout, reporter: &Reporter) -> io::Result<Self> {
         let dir = layout.checkpoints();
         fs.create_dir_all(&dir)?;
-        let mut sinks = BTreeMap::new();
+        let mut sinks: BTreeMap<SinkName, Arc<SinkPlace>> = BTreeMap::new();
+        let mut paused = Vec::new();
         for listed in fs.list(&dir)? {
+            if let Some(sink) = listed.name.strip_suffix(PAUSED).and_then(decode_name) {
+                paused.push(SinkName::new(sink));
+                continue;
+            }
             let name = listed
                 .name
                 .rsplit_once('.')
@@ -90,6 +97,12 @@ impl Checkpoints {
                 Some(_) => {}
                 None if listed.name.ends_with(TEMPORARY) => fs.remove(&dir.join(&listed.name))?,
                 None => move_aside(&**fs, &layout.quarantine(), &dir.join(&listed.name)),
+            }
+        }
+        for sink in paused {
+            match sinks.get(&sink) {
+                Some(place) => place.is_paused.store(true, Ordering::Release),
+                None => fs.remove(&paused_path(&dir, &sink))?,
             }
         }
         let this = Self { fs: Arc::clone(fs), dir, sinks: RwLock::new(sinks) };
@@ -154,12 +167,34 @@ impl Checkpoints {
         let mut slots = lock(&place.slots);
         slots.epoch += 1;
         slots.files = [None, None];
+        self.fs.remove(&paused_path(&self.dir, sink)).map_err(unavailable)?;
         for slot in 0..SLOTS.len() {
             self.fs.remove(&self.path(sink, slot)).map_err(unavailable)?;
         }
         self.fs.sync_dir(&self.dir).map_err(unavailable)?;
         sinks.remove(sink);
         Ok(())
+    }
+
+    pub(super) fn set_paused(&self, sink: &SinkName, paused: bool) -> Result<(), Error> {
+        // Held, so that the sink is not forgotten in between.
+        let sinks = self.sinks.read().unwrap_or_else(PoisonError::into_inner);
+        let place = sinks.get(sink).ok_or_else(|| Error::UnknownSink(sink.clone()))?;
+        let _one_at_a_time = lock(&place.slots);
+        let path = paused_path(&self.dir, sink);
+        let changed = match paused {
+            true => self.fs.create(&path).and_then(|file| file.sync()),
+            false => self.fs.remove(&path),
+        };
+        changed.and_then(|()| self.fs.sync_dir(&self.dir)).map_err(unavailable)?;
+        place.is_paused.store(paused, Ordering::Release);
+        Ok(())
+    }
+
+    pub(super) fn paused(&self) -> Vec<SinkName> {
+        let sinks = self.sinks.read().unwrap_or_else(PoisonError::into_inner);
+        let is_paused = |place: &SinkPlace| place.is_paused.load(Ordering::Acquire);
+        sinks.iter().filter(|(_, place)| is_paused(place)).map(|(sink, _)| sink.clone()).collect()
     }
 
     /// Gives the sink a new epoch; earlier fences are void from here on. `settled` are entries that are settled whatever the
@@ -247,6 +282,7 @@ impl SinkPlace {
     fn new(checkpoint: Checkpoint, sequence: u64) -> Self {
         Self {
             low: AtomicU64::new(checkpoint.low.0),
+            is_paused: AtomicBool::new(false),
             current: Mutex::new(Arc::new(checkpoint)),
             slots: Mutex::new(Slots { epoch: 0, sequence, is_uncertain: false, files: [None, None] }),
             oldest: Mutex::default(),
@@ -265,6 +301,10 @@ pub(super) fn unavailable(error: io::Error) -> Error {
 
 fn slot_path(dir: &std::path::Path, sink: &SinkName, slot: usize) -> PathBuf {
     dir.join(format!("{}.{}", encode_name(sink.as_str()), SLOTS[slot]))
+}
+
+fn paused_path(dir: &std::path::Path, sink: &SinkName) -> PathBuf {
+    dir.join(format!("{}{PAUSED}", encode_name(sink.as_str())))
 }
 
 /// `checkpoint` with `settled` joined in.

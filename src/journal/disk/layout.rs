@@ -8,6 +8,7 @@
 //!                                   kept until the segment is gone and the dedup window is over
 //! spare.segment                     the next segment, its space reserved already
 //! checkpoints/<sink>.a, .b          two slots per sink, written in turn
+//! checkpoints/<sink>.paused         empty; there while an operator has paused the sink
 //! dead-letters/<sink>/<n>.log       dead letters of a sink, or of `ingress`
 //! quarantine/                       bytes that could not be read, and files that are not ours: for a person to look at
 //! *.tmp                             unfinished; removed when the journal is opened

@@ -174,6 +174,18 @@ impl Journal for DiskJournal {
         Ok(self.shared.checkpoints.names())
     }
 
+    async fn set_paused(&self, sink: &SinkName, paused: bool) -> Result<(), Error> {
+        let sink = sink.clone();
+        self.blocking(move |shared| shared.checkpoints.set_paused(&sink, paused)).await
+    }
+
+    async fn paused_sinks(&self) -> Result<Vec<SinkName>, Error> {
+        if self.shared.is_closed() {
+            return Err(closed());
+        }
+        Ok(self.shared.checkpoints.paused())
+    }
+
     async fn lease(&self, sink: &SinkName, shard: u16) -> Result<Option<Lease>, Error> {
         if shard != 0 {
             return Ok(None);

@@ -127,6 +127,14 @@ impl Journal for Memory {
         Ok(Vec::new())
     }
 
+    async fn set_paused(&self, _sink: &SinkName, _paused: bool) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn paused_sinks(&self) -> Result<Vec<SinkName>, Error> {
+        Ok(Vec::new())
+    }
+
     async fn lease(&self, sink: &SinkName, shard: u16) -> Result<Option<Lease>, Error> {
         let mut inner = self.inner.lock().unwrap();
         if inner.is_leased_elsewhere {

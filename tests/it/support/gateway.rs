@@ -33,6 +33,7 @@ pub struct GatewayBuilder {
     env: Vec<(String, String)>,
     expect_errors: bool,
     sinks: String,
+    admin_listen: &'static str,
 }
 
 impl GatewayBuilder {
@@ -44,6 +45,7 @@ impl GatewayBuilder {
             env: Vec::new(),
             expect_errors: false,
             sinks: file_sink("events", &dir.join("events.ndjson")),
+            admin_listen: "127.0.0.1:0",
         }
     }
 
@@ -60,6 +62,12 @@ impl GatewayBuilder {
         self
     }
 
+    /// In place of loopback.
+    pub fn admin_listen(mut self, address: &'static str) -> Self {
+        self.admin_listen = address;
+        self
+    }
+
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
         self
@@ -71,15 +79,24 @@ impl GatewayBuilder {
         self
     }
 
+    /// The config as text.
+    pub fn text(&self) -> String {
+        format!("{}\n[sources.main]\npath = \"/push\"\n{}", self.config, self.sinks)
+    }
+
+    /// Writes the config, which a gateway that runs in the folder may read again.
+    pub fn write(&self) {
+        std::fs::write(self.dir.join("gateway.toml"), self.text()).expect("the test's folder can be written");
+    }
+
     fn command(&self) -> Command {
         let config = self.dir.join("gateway.toml");
-        let text = format!("{}\n[sources.main]\npath = \"/push\"\n{}", self.config, self.sinks);
-        std::fs::write(&config, text).expect("the test's folder can be written");
+        self.write();
         let mut command = trunkline();
         command
             .arg("--config")
             .arg(&config)
-            .args(["--set", "ingress.listen=127.0.0.1:0", "--set", "admin.listen=127.0.0.1:0"])
+            .args(["--set", "ingress.listen=127.0.0.1:0", "--set", &format!("admin.listen={}", self.admin_listen)])
             .args(["--set", "drain.announce=0s"])
             .arg("--set")
             .arg(format!("journal.disk.dir={}", self.dir.join("journal").display()))
@@ -166,6 +183,37 @@ impl Gateway {
         let status = response.status().as_u16();
         let text = response.text().await.expect("a body");
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    /// Status code, header fields and body of a call to the admin listener.
+    pub async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: &str,
+    ) -> (u16, reqwest::header::HeaderMap, Value) {
+        let method = method.parse().expect("a method");
+        let mut request = reqwest::Client::new().request(method, format!("http://{}{path}", self.admin));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        let response = request.body(body.to_owned()).send().await.expect("the admin listener answers");
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.expect("a body");
+        (status, headers, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    /// `POST /api/v1/reload`.
+    pub async fn reload(&self) -> (u16, Value) {
+        let (status, _, answer) = self.call("POST", "/api/v1/reload", None, "").await;
+        (status, answer)
+    }
+
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("it runs");
     }
 
     pub fn kill(mut self) {

@@ -1,35 +1,52 @@
 //! The composition root: starts every part in the order of who needs whom, and stops them in the mirror order.
 //!
-//! Only this file spawns long-lived tasks:
+//! Only this folder spawns long-lived tasks; [`reload`] takes a new config over while they run:
 //!
 //! | task | ends when | on error | on drain |
 //! |---|---|---|---|
 //! | `ingress` | its listener is stopped and the last connection is gone | cannot fail once bound | stops accepting, finishes requests |
 //! | `ingress replays` | it is stopped | mends itself | leaves what is not accepted a dead letter |
 //! | `admin` | everything else has ended | cannot fail once bound | serves until the very end |
-//! | `pipeline <sink>/<shard>` | it is stopped | mends itself; a panic ends the process | finishes the batch in hand |
+//! | `control` | it is stopped | a config with a fault is refused | finishes the reload in hand |
+//! | `pipeline <sink>/<shard>` | it is stopped, or a reload removes or changes its sink | mends itself; a panic ends the process | finishes the batch in hand |
 //!
 //! A drain: readiness off → `drain.announce` passes, still serving → ingress stops accepting and finishes requests → pipelines
 //! finish what is in hand → journal closes. `drain.deadline` bounds all that follows the announcement; what is not delivered by
 //! then is delivered after the next start.
 
+mod control;
+mod origin;
+mod reload;
+mod sinks;
+
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use sink_api::Context;
+use arc_swap::ArcSwap;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{self, Admin, SinkView};
-use crate::config::{Config, Loaded};
+pub use self::control::{Control, ForgetError, PauseError, ReloadError, Reloaded};
+pub use self::origin::{ConfigOrigin, Reading};
+
+use self::control::{COMMANDS_MAX, InEffect};
+use self::reload::{Reloader, token_of, views_of};
+use self::sinks::Sinks;
+use crate::admin::auth::Guard;
+use crate::admin::{self, Admin};
+use crate::config::Config;
 use crate::ingress::{Ingress, Replayer};
 use crate::journal::Journal;
 use crate::journal::disk::{self, DiskJournal};
+use crate::logging::FilterHandle;
 use crate::metrics::Metrics;
 use crate::names::{INGRESS, SinkName};
-use crate::pipeline::{self, Pipeline};
+use crate::pipeline;
 use crate::replay::Replays;
 use crate::serve::Listener;
 
@@ -40,10 +57,16 @@ pub enum StartError {
     Journal(#[from] disk::OpenError),
     #[error("sink {sink} cannot be registered in the journal: {source}")]
     Register { sink: SinkName, source: crate::journal::Error },
+    #[error("which sinks are paused cannot be read: {0}")]
+    Paused(#[source] crate::journal::Error),
     #[error("sink {sink} cannot be made: {source}")]
     Sink { sink: SinkName, source: sink_api::BuildError },
     #[error("sink {sink}: {source}")]
     Pipeline { sink: SinkName, source: pipeline::SetupError },
+    #[error("admin.token: {0}")]
+    Token(#[from] sink_api::settings::SecretError),
+    #[error("SIGHUP cannot be handled: {0}")]
+    Signal(#[source] std::io::Error),
     #[error("ingress: {0}")]
     Ingress(#[from] crate::ingress::BindError),
     #[error("admin listener: {0}")]
@@ -68,11 +91,13 @@ impl Readiness {
 
 /// A gateway that accepts pushes and delivers events.
 pub struct Gateway {
-    config: Config,
+    in_effect: Arc<ArcSwap<InEffect>>,
     readiness: Arc<Readiness>,
     journal: Arc<dyn Journal>,
     ingress: Part,
-    pipelines: Part,
+    sinks: Arc<Mutex<Sinks>>,
+    failed_sinks: mpsc::Receiver<SinkName>,
+    control: Part,
     admin: Part,
     pub ingress_addr: SocketAddr,
     pub admin_addr: SocketAddr,
@@ -113,44 +138,28 @@ impl Part {
 impl Gateway {
     /// Opens the journal, makes the sinks, starts their pipelines, and last of all binds the listeners: who can reach the ingress
     /// reaches a gateway that can accept.
-    pub async fn start(loaded: Loaded) -> Result<Self, StartError> {
+    pub async fn start(origin: ConfigOrigin, mut reading: Reading, log: FilterHandle) -> Result<Self, StartError> {
         let started_at = Instant::now();
-        let Loaded { config, settings: made, .. } = loaded;
+        // Before anything is opened: from now on the signal reloads, and does not kill.
+        let hangup = signal(SignalKind::hangup()).map_err(StartError::Signal)?;
+        let config = reading.config().clone();
         let metrics = Metrics::new();
         let journal = open_journal(&config, &metrics).await?;
 
-        let mut pipelines = Part::new();
+        let sink_views = Arc::new(ArcSwap::default());
         let replays = Arc::new(Replays::default());
-        let mut views = Vec::new();
-        for (name, settings) in &config.sinks {
-            let start = settings.start;
-            journal
-                .register_sink(name, start)
-                .await
-                .map_err(|source| StartError::Register { sink: name.clone(), source })?;
-        }
-        for (name, made) in made {
-            let settings = &config.sinks[&name];
-            let context = Context { name: name.to_string(), format: settings.format };
-            let sink = made.build(context).map_err(|source| StartError::Sink { sink: name.clone(), source })?;
-            let status = Arc::new(pipeline::Status::default());
-            for shard in 0..journal.shards() {
-                let pipeline = Pipeline::new(
-                    name.clone(),
-                    settings,
-                    Arc::clone(&sink),
-                    Arc::clone(&journal),
-                    shard,
-                    metrics.sink(&name),
-                    metrics.normalise_warnings.clone(),
-                    Arc::clone(&status),
-                )
-                .map_err(|source| StartError::Pipeline { sink: name.clone(), source })?
-                .replaying(replays.open(&name, shard));
-                pipelines.tasks.spawn(pipeline.run(pipelines.stop.clone(), pipelines.force.clone()));
-            }
-            views.push(SinkView { name, kind: settings.kind.clone(), status });
-        }
+        let (failed, failed_sinks) = mpsc::channel(1);
+        let mut sinks = Sinks {
+            journal: Arc::clone(&journal),
+            metrics: metrics.clone(),
+            replays: Arc::clone(&replays),
+            running: BTreeMap::new(),
+            views: Arc::clone(&sink_views),
+            failed,
+        };
+        let prepared = sinks.prepare(&mut reading).await?;
+        sinks.switch(prepared, tokio::time::Instant::now()).await;
+        let sinks = Arc::new(Mutex::new(sinks));
         warn_of_forgotten(&config, &*journal).await;
 
         let readiness = Arc::new(Readiness::default());
@@ -158,15 +167,43 @@ impl Gateway {
         let admin_listener = Listener::bind(config.admin.listen, admin::limits(), None).map_err(StartError::Admin)?;
         let (ingress_addr, admin_addr) = (ingress_listener.local_addr(), admin_listener.local_addr());
 
-        let sources = config.sources.keys().map(|name| (name.clone(), metrics.source(name))).collect();
+        let guard = Arc::new(Guard::new(token_of(&config)?.as_deref(), config.admin.listen.ip()));
+        let source_views = Arc::new(ArcSwap::from_pointee(views_of(&config, &metrics)));
+        let in_effect = Arc::new(ArcSwap::from_pointee(InEffect { config, effective: reading.effective }));
+        let (commands, received) = mpsc::channel(COMMANDS_MAX);
+        let reloader = Reloader {
+            origin,
+            files: reading.files,
+            in_effect: Arc::clone(&in_effect),
+            sinks: Arc::clone(&sinks),
+            sources: ingress_listener.sources(),
+            source_views: Arc::clone(&source_views),
+            guard: Arc::clone(&guard),
+            log: log.clone(),
+            journal: Arc::clone(&journal),
+            metrics: metrics.clone(),
+            commands: received,
+            hangup,
+        };
+        let mut control = Part::new();
+        control.tasks.spawn(reloader.run(control.stop.clone()));
+        let handle = Control {
+            commands,
+            journal: Arc::clone(&journal),
+            sinks: Arc::clone(&sink_views),
+            in_effect: Arc::clone(&in_effect),
+            log,
+        };
         let routes = admin::router(Arc::new(Admin {
             started_at,
             readiness: Arc::clone(&readiness),
             metrics: metrics.clone(),
             journal: Arc::clone(&journal),
-            sources,
-            sinks: views,
+            sources: source_views,
+            sinks: sink_views,
             replays: Arc::clone(&replays),
+            control: handle,
+            guard,
         }));
         let mut admin = Part::new();
         admin.tasks.spawn(admin::serve(admin_listener, routes, admin.stop.clone(), admin.force.clone()));
@@ -183,18 +220,35 @@ impl Gateway {
             started_in_ms = started_at.elapsed().as_millis() as u64,
             "gateway started"
         );
-        Ok(Self { config, readiness, journal, ingress, pipelines, admin, ingress_addr, admin_addr })
+        Ok(Self {
+            in_effect,
+            readiness,
+            journal,
+            ingress,
+            sinks,
+            failed_sinks,
+            control,
+            admin,
+            ingress_addr,
+            admin_addr,
+        })
     }
 
     /// Drains and stops; returns when nothing is left running.
     pub async fn stop(mut self) {
         self.readiness.drain();
-        tracing::info!(announce = %self.config.drain.announce, deadline = %self.config.drain.deadline, "drain begun");
-        tokio::time::sleep(self.config.drain.announce.0).await;
+        let drain = self.in_effect.load().config.drain.clone();
+        tracing::info!(announce = %drain.announce, deadline = %drain.deadline, "drain begun");
+        tokio::time::sleep(drain.announce.0).await;
 
-        let deadline = tokio::time::Instant::now() + self.config.drain.deadline.0;
+        let deadline = tokio::time::Instant::now() + drain.deadline.0;
         self.ingress.end(deadline).await;
-        self.pipelines.end(deadline).await;
+        self.control.stop.cancel();
+        if tokio::time::timeout_at(deadline, self.control.all_ended()).await.is_err() {
+            // A reload that waits for a sink: its pipelines are dropped with it, and go on after the next start.
+            self.control.tasks.shutdown().await;
+        }
+        self.sinks.lock().await.end(deadline).await;
         self.journal.close().await;
         self.admin.end(tokio::time::Instant::now()).await;
         tracing::info!("gateway stopped");
@@ -203,7 +257,8 @@ impl Gateway {
     /// Ends when a pipeline or the ingress has ended by itself, which only a bug can cause.
     pub async fn failed(&mut self) {
         let part = tokio::select! {
-            Some(ended) = self.pipelines.tasks.join_next() => ("pipeline", ended.err()),
+            Some(_sink) = self.failed_sinks.recv() => ("pipeline", None),
+            Some(ended) = self.control.tasks.join_next() => ("control", ended.err()),
             Some(ended) = self.ingress.tasks.join_next() => ("ingress", ended.err()),
             Some(ended) = self.admin.tasks.join_next() => ("admin", ended.err()),
             else => std::future::pending().await,
