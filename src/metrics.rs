@@ -144,78 +144,9 @@ impl Metrics {
                 connections: families.gauge("ingress_connections", "Open connections to the ingress."),
                 dead_letters: families.gauge("ingress_dead_letters", "Refused pushes that are kept."),
             },
-            journal: JournalMetrics {
-                append_seconds: families.histogram(
-                    "journal_append_seconds",
-                    "From handing a push to the journal to its durable answer.",
-                    ACK_BUCKETS,
-                ),
-                sync_seconds: families.histogram(
-                    "journal_sync_seconds",
-                    "One sync of the journal's storage.",
-                    SYNC_BUCKETS,
-                ),
-                bytes: families.gauge("journal_bytes", "Bytes that the journal uses."),
-                entries: families.gauge("journal_entries", "Entries that the journal holds."),
-                errors: families.counters(
-                    "journal_errors_total",
-                    "What went wrong with the journal's storage.",
-                    &["kind"],
-                ),
-            },
-            sources: SourceFamilies {
-                pushes: families.counters(
-                    "ingress_pushes_total",
-                    "Pushes by what became of them.",
-                    &["source", "action", "outcome"],
-                ),
-                ack_seconds: families.histograms(
-                    "ingress_ack_seconds",
-                    "From the end of a request's header to its reply.",
-                    ACK_BUCKETS,
-                    &["source"],
-                ),
-                derived_ids: families.counters(
-                    "ingress_derived_ids_total",
-                    "Pushes without a usable push id, taken under one derived from their body.",
-                    &["source"],
-                ),
-                auth_failures: families.counters(
-                    "auth_failures_total",
-                    "Requests refused for their credentials.",
-                    &["source", "reason"],
-                ),
-            },
-            sinks: SinkFamilies {
-                delivered: families.counters(
-                    "sink_delivered_total",
-                    "Events that the destination confirmed.",
-                    &["sink"],
-                ),
-                attempts: families.counters(
-                    "sink_attempts_total",
-                    "Attempts to deliver an event, by outcome.",
-                    &["sink", "outcome"],
-                ),
-                delivery_seconds: families.histograms(
-                    "sink_delivery_seconds",
-                    "From accepting a push to its confirmed delivery.",
-                    DELIVERY_BUCKETS,
-                    &["sink"],
-                ),
-                pending: families.gauges("sink_pending", "Entries that the sink has not settled.", &["sink"]),
-                oldest_pending_seconds: families.float_gauges(
-                    "sink_oldest_pending_seconds",
-                    "Age of the oldest entry that the sink has not settled; 0 when there is none.",
-                    &["sink"],
-                ),
-                dead_letters: families.gauges(
-                    "sink_dead_letters",
-                    "Dead letters that are kept for the sink.",
-                    &["sink"],
-                ),
-                breaker_open: families.gauges("sink_breaker_open", "1 while the sink is judged to be away.", &["sink"]),
-            },
+            journal: JournalMetrics::register(&families),
+            sources: SourceFamilies::register(&families),
+            sinks: SinkFamilies::register(&families),
             normalise_warnings: families.counters(
                 "normalise_warnings_total",
                 "Fields of pushes that could not be read as documented.",
@@ -236,7 +167,7 @@ impl Metrics {
             this.normalise_warnings.with_label_values(&[action]);
         }
         families.build_info();
-        // The process collector names its series itself and is not prefixed.
+        // Of the process itself: CPU, memory, descriptors; under the same prefix as all else.
         let process = prometheus::process_collector::ProcessCollector::for_self();
         registry.register(Box::new(process)).expect("registered once");
         this
@@ -333,6 +264,81 @@ impl SourceMetrics {
 
 fn action_labels() -> impl Iterator<Item = &'static str> {
     KNOWN_ACTIONS.into_iter().chain([OTHER_ACTION])
+}
+
+impl JournalMetrics {
+    fn register(families: &Register<'_>) -> Self {
+        Self {
+            append_seconds: families.histogram(
+                "journal_append_seconds",
+                "From handing a push to the journal to its durable answer.",
+                ACK_BUCKETS,
+            ),
+            sync_seconds: families.histogram(
+                "journal_sync_seconds",
+                "One sync of the journal's storage.",
+                SYNC_BUCKETS,
+            ),
+            bytes: families.gauge("journal_bytes", "Bytes that the journal uses."),
+            entries: families.gauge("journal_entries", "Entries that the journal holds."),
+            errors: families.counters("journal_errors_total", "What went wrong with the journal's storage.", &["kind"]),
+        }
+    }
+}
+
+impl SourceFamilies {
+    fn register(families: &Register<'_>) -> Self {
+        Self {
+            pushes: families.counters(
+                "ingress_pushes_total",
+                "Pushes by what became of them.",
+                &["source", "action", "outcome"],
+            ),
+            ack_seconds: families.histograms(
+                "ingress_ack_seconds",
+                "From the end of a request's header to its reply.",
+                ACK_BUCKETS,
+                &["source"],
+            ),
+            derived_ids: families.counters(
+                "ingress_derived_ids_total",
+                "Pushes without a usable push id, taken under one derived from their body.",
+                &["source"],
+            ),
+            auth_failures: families.counters(
+                "auth_failures_total",
+                "Requests refused for their credentials.",
+                &["source", "reason"],
+            ),
+        }
+    }
+}
+
+impl SinkFamilies {
+    fn register(families: &Register<'_>) -> Self {
+        Self {
+            delivered: families.counters("sink_delivered_total", "Events that the destination confirmed.", &["sink"]),
+            attempts: families.counters(
+                "sink_attempts_total",
+                "Attempts to deliver an event, by outcome.",
+                &["sink", "outcome"],
+            ),
+            delivery_seconds: families.histograms(
+                "sink_delivery_seconds",
+                "From accepting a push to its confirmed delivery.",
+                DELIVERY_BUCKETS,
+                &["sink"],
+            ),
+            pending: families.gauges("sink_pending", "Entries that the sink has not settled.", &["sink"]),
+            oldest_pending_seconds: families.float_gauges(
+                "sink_oldest_pending_seconds",
+                "Age of the oldest entry that the sink has not settled; 0 when there is none.",
+                &["sink"],
+            ),
+            dead_letters: families.gauges("sink_dead_letters", "Dead letters that are kept for the sink.", &["sink"]),
+            breaker_open: families.gauges("sink_breaker_open", "1 while the sink is judged to be away.", &["sink"]),
+        }
+    }
 }
 
 /// Makes families and registers them; names and labels are fixed, so nothing here can fail.
