@@ -149,7 +149,7 @@ impl Gateway {
         let sink_views = Arc::new(ArcSwap::default());
         let replays = Arc::new(Replays::default());
         let (failed, failed_sinks) = mpsc::channel(1);
-        let mut sinks = Sinks {
+        let sinks = Sinks {
             journal: Arc::clone(&journal),
             metrics: metrics.clone(),
             replays: Arc::clone(&replays),
@@ -157,9 +157,7 @@ impl Gateway {
             views: Arc::clone(&sink_views),
             failed,
         };
-        let prepared = sinks.prepare(&mut reading).await?;
-        sinks.switch(prepared, tokio::time::Instant::now()).await;
-        let sinks = Arc::new(Mutex::new(sinks));
+        let sinks = start_sinks(sinks, &mut reading).await?;
         warn_of_forgotten(&config, &*journal).await;
 
         let readiness = Arc::new(Readiness::default());
@@ -207,20 +205,8 @@ impl Gateway {
         }));
         let mut admin = Part::new();
         admin.tasks.spawn(admin::serve(admin_listener, routes, admin.stop.clone(), admin.force.clone()));
-        let mut ingress = Part::new();
-        ingress.tasks.spawn(ingress_listener.serve(ingress.stop.clone(), ingress.force.clone()));
-        let replayer = Replayer::new(Arc::clone(&journal), replays.open(&SinkName::from(INGRESS), 0));
-        ingress.tasks.spawn(replayer.run(ingress.stop.clone()));
-
-        tracing::info!(
-            version = env!("CARGO_PKG_VERSION"),
-            ingress = %ingress_addr,
-            admin = %admin_addr,
-            journal = journal.backend(),
-            started_in_ms = started_at.elapsed().as_millis() as u64,
-            "gateway started"
-        );
-        Ok(Self {
+        let ingress = start_ingress(ingress_listener, &journal, &replays);
+        let gateway = Self {
             in_effect,
             readiness,
             journal,
@@ -231,7 +217,20 @@ impl Gateway {
             admin,
             ingress_addr,
             admin_addr,
-        })
+        };
+        gateway.tell_started(started_at);
+        Ok(gateway)
+    }
+
+    fn tell_started(&self, started_at: Instant) {
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            ingress = %self.ingress_addr,
+            admin = %self.admin_addr,
+            journal = self.journal.backend(),
+            started_in_ms = started_at.elapsed().as_millis() as u64,
+            "gateway started"
+        );
     }
 
     /// Drains and stops; returns when nothing is left running.
@@ -266,6 +265,22 @@ impl Gateway {
         let error = part.1.map(|error| error.to_string());
         tracing::error!(part = part.0, error, "a part of the gateway ended by itself");
     }
+}
+
+/// Makes, registers and begins every sink of the config.
+async fn start_sinks(mut sinks: Sinks, reading: &mut Reading) -> Result<Arc<Mutex<Sinks>>, StartError> {
+    let prepared = sinks.prepare(reading).await?;
+    sinks.switch(prepared, tokio::time::Instant::now()).await;
+    Ok(Arc::new(Mutex::new(sinks)))
+}
+
+/// Serves pushes, and gives refused ones to the journal again when an operator asks for it.
+fn start_ingress(listener: Ingress, journal: &Arc<dyn Journal>, replays: &Replays) -> Part {
+    let mut ingress = Part::new();
+    ingress.tasks.spawn(listener.serve(ingress.stop.clone(), ingress.force.clone()));
+    let replayer = Replayer::new(Arc::clone(journal), replays.open(&SinkName::from(INGRESS), 0));
+    ingress.tasks.spawn(replayer.run(ingress.stop.clone()));
+    ingress
 }
 
 async fn open_journal(config: &Config, metrics: &Metrics) -> Result<Arc<dyn Journal>, StartError> {
