@@ -74,7 +74,13 @@ async fn a_bad_config_is_refused_whole_and_said() {
     assert!(problems.iter().any(|problem| problem.contains("log.filter")), "{problems:?}");
     assert!(problems.iter().any(|problem| problem.contains("admin.tokn")), "{problems:?}");
 
-    let errors = gateway.lines().into_iter().filter(|line| line.contains("\"level\":\"ERROR\"")).collect::<Vec<_>>();
+    // Lines are written by a thread of their own, perhaps after the reply.
+    let is_error = |line: &String| line.contains("\"level\":\"ERROR\"");
+    let errors = eventually("the refusal is logged", async || {
+        let errors: Vec<_> = gateway.lines().into_iter().filter(is_error).collect();
+        (!errors.is_empty()).then_some(errors)
+    })
+    .await;
     assert_eq!(errors.len(), 1, "{errors:?}");
     assert!(errors[0].contains("log.filter") && errors[0].contains("admin.tokn"), "{errors:?}");
     let other = sender.at(&format!("http://{}/other", gateway.ingress)).without_resends();
@@ -194,6 +200,7 @@ async fn what_needs_a_restart_is_named_and_the_rest_goes_through() {
     assert_eq!(config["sources"]["second"]["path"], "/second");
     let second = Sender::new(&format!("http://{}/second", gateway.ingress));
     assert_eq!(second.push("cdr", "p-1", &cdr("s", 1)).await, Outcome::Acknowledged);
-    assert!(gateway.lines().iter().any(|line| line.contains("WARN") && line.contains("ingress.connections_max")));
+    let is_told = |line: &String| line.contains("WARN") && line.contains("ingress.connections_max");
+    eventually("the log says so", async || gateway.lines().iter().any(is_told).then_some(())).await;
     gateway.stop().await;
 }

@@ -1,0 +1,1 @@
+//! The sinks `object` and `recordings`.
