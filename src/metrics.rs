@@ -90,6 +90,8 @@ pub struct JournalMetrics {
     /// One sync of the storage.
     pub sync_seconds: Histogram,
     pub bytes: IntGauge,
+    /// `journal.size_max`, so that alerts know how much room is left.
+    pub size_max: IntGauge,
     pub entries: IntGauge,
     /// By [`JOURNAL_ERRORS`].
     pub errors: IntCounterVec,
@@ -280,6 +282,7 @@ impl JournalMetrics {
                 SYNC_BUCKETS,
             ),
             bytes: families.gauge("journal_bytes", "Bytes that the journal uses."),
+            size_max: families.gauge("journal_size_max_bytes", "Bytes that it may use; at them pushes are refused."),
             entries: families.gauge("journal_entries", "Entries that the journal holds."),
             errors: families.counters("journal_errors_total", "What went wrong with the journal's storage.", &["kind"]),
         }

@@ -110,16 +110,18 @@ fn cause(error: &reqwest::Error) -> String {
     innermost.to_string()
 }
 
-/// What a refusal says: its detail, and the problems that it lists, a line each.
+/// What a refusal says: its detail, and the problems or reasons that it lists, a line each.
 fn told(status: u16, answer: &Value) -> String {
-    let detail = answer["detail"].as_str().unwrap_or("the gateway gives no reason");
+    let without_detail = if answer["ready"] == false { "not ready" } else { "the gateway gives no reason" };
+    let detail = answer["detail"].as_str().unwrap_or(without_detail);
     let mut text = format!("{detail} ({status})");
     if status == 401 {
         text.push_str(&format!("; the token is taken from the environment variable {TOKEN_ENV}"));
     }
-    for problem in answer["problems"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+    let listed = ["problems", "reasons"].map(|key| answer[key].as_array());
+    for line in listed.into_iter().flatten().flatten().filter_map(Value::as_str) {
         text.push_str("\n  ");
-        text.push_str(problem);
+        text.push_str(line);
     }
     text
 }
@@ -134,6 +136,11 @@ mod tests {
     fn a_refusal_is_told_with_all_its_problems() {
         let told = told(422, &json!({"detail": "refused", "problems": ["a: wrong", "b: wrong"]}));
         assert_eq!(told, "refused (422)\n  a: wrong\n  b: wrong");
+    }
+
+    #[test]
+    fn a_gateway_that_is_not_ready_says_why() {
+        assert_eq!(told(503, &json!({"ready": false, "reasons": ["draining"]})), "not ready (503)\n  draining");
     }
 
     #[test]

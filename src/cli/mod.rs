@@ -3,6 +3,7 @@
 mod admin_client;
 mod check;
 mod dead_letters;
+mod health;
 mod journal;
 mod output;
 mod run;
@@ -65,6 +66,8 @@ enum Command {
     DeadLetters(Box<dead_letters::DeadLettersArgs>),
     /// Show how a running gateway is.
     Status(status::StatusArgs),
+    /// Say by the exit code whether a gateway runs, for health checks in images without a shell.
+    Health(health::HealthArgs),
     /// Pause, resume or forget a sink of a running gateway.
     Sinks(sinks::SinksArgs),
     /// Look into the journal's files; works beside a running gateway.
@@ -100,6 +103,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Send(args) => send::run(*args, global.json).await,
         Command::DeadLetters(args) => dead_letters::run(&global, *args).await,
         Command::Status(args) => status::run(&global, args).await,
+        Command::Health(args) => health::run(&global, args).await,
         Command::Sinks(args) => sinks::run(&global, args).await,
         Command::Journal(args) => journal::run(&global, args),
         Command::Schema(args) => schema::run(args, global.json),

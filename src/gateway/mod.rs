@@ -144,6 +144,7 @@ impl Gateway {
         let hangup = signal(SignalKind::hangup()).map_err(StartError::Signal)?;
         let config = reading.config().clone();
         let metrics = Metrics::new();
+        metrics.journal.size_max.set(i64::try_from(config.journal.size_max.0).unwrap_or(i64::MAX));
         let journal = open_journal(&config, &metrics).await?;
 
         let sink_views = Arc::new(ArcSwap::default());

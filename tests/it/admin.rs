@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::support::{GatewayBuilder, Outcome, Sender, cdr, eventually, folder, wait_for_events};
+use crate::support::{GatewayBuilder, Outcome, Sender, cdr, eventually, folder, trunkline, wait_for_events};
 
 const PROMTOOL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/servers/usr/bin/promtool");
 
@@ -51,6 +51,7 @@ async fn every_series_is_there_from_the_start_and_promtool_finds_no_fault() {
         "trunkline_sink_attempts_total{outcome=\"rejected\",sink=\"events\"} 0",
         "trunkline_journal_errors_total{kind=\"sync\"} 0",
         "trunkline_dedup_degraded 0",
+        "trunkline_journal_size_max_bytes 10737418240",
     ] {
         assert!(metrics.lines().any(|line| line == series), "{series} is missing");
     }
@@ -90,6 +91,22 @@ async fn status_tells_what_was_taken_and_delivered() {
     assert_eq!(sink["oldest_pending_seconds"], 0.0);
     assert_eq!(sink["dead_letters"], 0);
     gateway.stop().await;
+}
+
+#[tokio::test]
+async fn health_is_told_by_the_exit_code() {
+    let dir = folder();
+    let gateway = GatewayBuilder::new(dir.path()).config("drain.deadline = \"20s\"").start().await;
+    let admin = format!("http://{}", gateway.admin);
+    let health = |args: &[&str]| {
+        let output = trunkline().args(["health", "--admin", &admin]).args(args).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(health(&[]), (Some(0), String::new()));
+    assert_eq!(health(&["--ready"]), (Some(0), String::new()));
+    gateway.stop().await;
+    let (code, stderr) = health(&[]);
+    assert_eq!(code, Some(69), "{stderr}");
 }
 
 #[tokio::test]
