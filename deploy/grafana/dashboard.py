@@ -28,25 +28,24 @@ def quantiles(histogram, labels=JOB, by="", legend=""):
             ((0.5, "50"), (0.99, "99"), (0.999, "99.9"))]
 
 
-def left(errors, window="30d"):
-    """Share of the error budget that is left; `errors` is a ratio over `window`, with its target."""
-    bad, all_, budget = errors
-    return f"1 - ({bad.format(w=window)}) / ({all_.format(w=window)}) / {budget}"
+def left(bad, every, target):
+    """Share of the error budget that is left: `bad` of `every`, of which `target` may be."""
+    return f"1 - ({bad}) / ({every}) / {target}"
 
 
 ACKNOWLEDGEMENT = (
-    f'sum(increase(trunkline_ingress_pushes_total{{{JOB},outcome="unavailable"}}[{{w}}]))'
-    f" + sum(increase(trunkline_ingress_ack_seconds_count{{{JOB}}}[{{w}}]))"
-    f' - sum(increase(trunkline_ingress_ack_seconds_bucket{{{JOB},le="0.5"}}[{{w}}]))',
-    f'sum(increase(trunkline_ingress_pushes_total{{{JOB},outcome!="refused"}}[{{w}}]))',
+    f'sum(increase(trunkline_ingress_pushes_total{{{JOB},outcome="unavailable"}}[30d]))'
+    f" + sum(increase(trunkline_ingress_ack_seconds_count{{{JOB}}}[30d]))"
+    f' - sum(increase(trunkline_ingress_ack_seconds_bucket{{{JOB},le="0.5"}}[30d]))',
+    f'sum(increase(trunkline_ingress_pushes_total{{{JOB},outcome!="refused"}}[30d]))',
     0.001,
 )
 DELIVERY = (
-    f"sum by (sink) (increase(trunkline_sink_delivery_seconds_count{{{SINK}}}[{{w}}]))"
-    f' - sum by (sink) (increase(trunkline_sink_delivery_seconds_bucket{{{SINK},le=~"60|60.0"}}[{{w}}]))'
-    f' + sum by (sink) (increase(trunkline_sink_attempts_total{{{SINK},outcome="rejected"}}[{{w}}]))',
-    f"sum by (sink) (increase(trunkline_sink_delivery_seconds_count{{{SINK}}}[{{w}}]))"
-    f' + sum by (sink) (increase(trunkline_sink_attempts_total{{{SINK},outcome="rejected"}}[{{w}}]))',
+    f"sum by (sink) (increase(trunkline_sink_delivery_seconds_count{{{SINK}}}[30d]))"
+    f' - sum by (sink) (increase(trunkline_sink_delivery_seconds_bucket{{{SINK},le=~"60|60.0"}}[30d]))'
+    f' + sum by (sink) (increase(trunkline_sink_attempts_total{{{SINK},outcome="rejected"}}[30d]))',
+    f"sum by (sink) (increase(trunkline_sink_delivery_seconds_count{{{SINK}}}[30d]))"
+    f' + sum by (sink) (increase(trunkline_sink_attempts_total{{{SINK},outcome="rejected"}}[30d]))',
     0.01,
 )
 
@@ -63,8 +62,8 @@ ROWS = [
         ("Versions", "In use.", "none", [(f"count by (version) (trunkline_build_info{{{JOB}}})", "{{version}}")]),
     ]),
     ("Error budgets", "timeseries", [
-        ("Acknowledgement: left of 30 days", "99.9 % of pushes acknowledged within 0.5 s.", "percentunit", [(left(ACKNOWLEDGEMENT), "left")]),
-        ("Delivery: left of 30 days", "99 % of events confirmed within 60 s.", "percentunit", [(left(DELIVERY), "{{sink}}")]),
+        ("Acknowledgement: left of 30 days", "99.9 % of pushes acknowledged within 0.5 s.", "percentunit", [(left(*ACKNOWLEDGEMENT), "left")]),
+        ("Delivery: left of 30 days", "99 % of events confirmed within 60 s.", "percentunit", [(left(*DELIVERY), "{{sink}}")]),
         ("Burn rate", "1 uses the budget up in 30 days. Alerts look at 14.4 over an hour and 6 over six.", "none", [
             ("trunkline:ack_errors:ratio_rate1h / 0.001", "acknowledgement"), ("trunkline:delivery_errors:ratio_rate1h / 0.01", "{{sink}}")]),
     ]),
