@@ -19,18 +19,22 @@ use super::client::{TrustedProxies, client_of};
 use super::reply::{Refusal, acknowledged};
 use super::request::{self, Query};
 use super::sources::{Place, Route, Sources};
-use super::throttle::Throttle;
 use super::{body, reply};
 use crate::config::model;
 use crate::journal::{AcceptError, Accepted, DeadLetter, DeadLetterId, Journal, Push};
 use crate::metrics::{IngressMetrics, OTHER_ACTION, PushOutcome};
 use crate::names::{INGRESS, Offset, PushId, SinkName, SourceName};
 use crate::serve::pace::Pace;
+use crate::serve::throttle::Throttle;
 use crate::tccc::{self, BodyError};
 use crate::trace::{PushSpan, Tracer, trace_id};
 
 /// How long the answer to a throttled login is held back, so that a connection that guesses costs next to nothing.
 const GUESSER_WAITS: Duration = Duration::from_millis(200);
+
+/// Failed logins of one address within a minute that are answered with 401.
+const FAILED_LOGINS_MAX: u32 = 60;
+const ADDRESSES_MAX: usize = 10_000;
 
 pub struct Handler {
     sources: Sources,
@@ -60,7 +64,7 @@ impl Handler {
             sources,
             journal,
             metrics,
-            throttle: Throttle::new(),
+            throttle: Throttle::new(FAILED_LOGINS_MAX, ADDRESSES_MAX),
             trusted_proxies: TrustedProxies(config.trusted_proxies.clone()),
             body_size_max: config.body_size_max.0,
             body_timeout: config.body_timeout.0,
