@@ -19,3 +19,4 @@ mod reloads;
 mod samples;
 mod selects_and_masks;
 mod survives_crash;
+mod traces;
