@@ -10,6 +10,7 @@ mod cli;
 mod controls;
 mod dead_letters;
 mod dedups;
+mod deploys;
 mod drains;
 mod forwards;
 mod isolates_sinks;
