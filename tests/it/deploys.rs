@@ -73,7 +73,8 @@ fn dashboard_queries() -> Vec<String> {
     let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
     let queries: Vec<_> = targets.map(|target| target["expr"].as_str().unwrap()).collect();
     assert!(queries.len() > 30, "the dashboard's shape has changed");
-    let filled = |query: &str| query.replace("$instance", ".*").replace("$sink", ".*").replace("$__rate_interval", "1m");
+    let filled =
+        |query: &str| query.replace("$instance", ".*").replace("$sink", ".*").replace("$__rate_interval", "1m");
     queries.into_iter().map(filled).collect()
 }
 
