@@ -20,3 +20,4 @@ mod samples;
 mod selects_and_masks;
 mod survives_crash;
 mod traces;
+mod upgrades;
