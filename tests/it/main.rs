@@ -21,3 +21,4 @@ mod samples;
 mod selects_and_masks;
 mod survives_crash;
 mod traces;
+mod upgrades;
