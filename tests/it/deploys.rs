@@ -106,7 +106,13 @@ fn selectors_are_found_in_a_query() {
 async fn every_query_of_rules_and_dashboard_finds_series_of_a_running_gateway() {
     let dir = folder();
     let events = dir.path().join("events.ndjson");
-    let gateway = GatewayBuilder::new(dir.path()).sinks(&file_sink("events", &events)).start().await;
+    // A sink of the kind that has series of its own.
+    let store = dir.path().join("recordings").display().to_string();
+    let recordings = format!(
+        "[sinks.recordings]\ntype = \"recordings\"\nsettings.store = {{ provider = \"disk\", root = {store:?} }}\n"
+    );
+    let sinks = file_sink("events", &events) + &recordings;
+    let gateway = GatewayBuilder::new(dir.path()).sinks(&sinks).start().await;
     assert_eq!(Sender::new(&gateway.url()).push("cdr", "a", &cdr("s", 1)).await, Outcome::Acknowledged);
     wait_for_events(&events, 1).await;
 

@@ -74,7 +74,7 @@ spec:
     - name: config
       configMap: { name: {{ include "trunkline.fullname" $root }} }
     - name: tmp
-      emptyDir: { sizeLimit: 256Mi }
+      emptyDir: { sizeLimit: {{ .tmpSize }} }
     {{- range .secrets }}
     - name: secret-{{ . }}
       secret: { secretName: {{ . }}, defaultMode: 0440 }
