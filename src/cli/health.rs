@@ -1,8 +1,10 @@
 //! `trunkline health`: whether a gateway runs, said by the exit code, for health checks in images without a shell.
 
 use clap::Args;
+use reqwest::Method;
+use serde_json::Value;
 
-use super::admin_client::AdminClient;
+use super::admin_client::{AdminClient, AdminError};
 use super::{Exit, Global};
 
 #[derive(Debug, Args)]
@@ -14,10 +16,17 @@ pub(super) struct HealthArgs {
 
 /// [`Exit::Failed`] when it answers and is not ready, [`Exit::NotReachable`] when it does not answer.
 pub(super) async fn run(global: &Global, args: HealthArgs) -> Exit {
-    let path = if args.ready { "/readyz" } else { "/livez" };
-    let answer = match AdminClient::new(global) {
-        Ok(client) => client.get(path).await,
+    let client = match AdminClient::new(global) {
+        Ok(client) => client,
         Err(exit) => return exit,
     };
-    answer.err().unwrap_or(Exit::Fine)
+    match client.ask::<Value>(Method::GET, "/readyz", None).await {
+        Ok(_) => Exit::Fine,
+        // It answers, and a restart would not make it ready.
+        Err(AdminError::Refused { status: 503, .. }) if !args.ready => Exit::Fine,
+        Err(error) => {
+            eprintln!("trunkline: {error}");
+            error.exit()
+        }
+    }
 }
