@@ -13,6 +13,7 @@ mod dedups;
 mod drains;
 mod forwards;
 mod isolates_sinks;
+mod kafka;
 mod keeps_privacy;
 mod layering;
 mod reloads;

@@ -19,8 +19,8 @@ use secrecy::ExposeSecret as _;
 use sink_api::settings::Secret;
 use sink_api::{BuildError, Fault};
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout};
 use tracing::{debug, trace};
 
 use crate::error;
@@ -38,6 +38,9 @@ const TROUBLE_AGE_MAX: Duration = Duration::from_secs(60);
 /// A share of the message timeout is kept back: the sink gives up before librdkafka does. Records time out one by one there, so that
 /// one could still be sent when an earlier one of its key has timed out; the sink gives up all of them at once.
 const HELD_BACK_MAX: Duration = Duration::from_secs(1);
+
+/// How long one wait for room in a full queue lasts.
+const ROOM_PATIENCE: Duration = Duration::from_millis(10);
 
 /// What librdkafka is told unless `properties` says otherwise.
 const DEFAULTS: [(&str, &str); 10] = [
@@ -80,7 +83,7 @@ impl Clients {
             .set("acks", "all")
             .set("enable.idempotence", "true")
             .set("message.timeout.ms", millis.to_string())
-            .set("topic.metadata.propagation.max.ms", (millis / 2).to_string());
+            .set("topic.metadata.propagation.max.ms", (millis / 4).to_string());
         config.remove("delivery.timeout.ms");
         set_security(&mut config, settings)?;
         Ok(Self { config, tokens: TokenSettings::of(settings)?, patience: timeout - HELD_BACK_MAX.min(timeout / 5) })
@@ -136,7 +139,7 @@ impl Clients {
 
     fn watcher(&self) -> Watcher {
         let tokens = self.tokens.as_ref().map(|tokens| tokens.source(Handle::current()));
-        Watcher { tokens, room: Notify::new(), trouble: Mutex::default() }
+        Watcher { tokens, room: Notify::new(), trouble: Mutex::default(), is_spent: watch::Sender::new(false) }
     }
 }
 
@@ -190,12 +193,25 @@ pub(crate) struct Watcher {
     /// Told whenever a record has left the queue.
     room: Notify,
     trouble: Mutex<Option<Trouble>>,
+    /// Whether a fatal error has come: nothing more is sent then, nor reported.
+    is_spent: watch::Sender<bool>,
 }
 
 struct Trouble {
-    code: RDKafkaErrorCode,
     fault: Fault,
+    says: Says,
     at: Instant,
+}
+
+/// How much a trouble explains. What explains less does not replace what explains more.
+#[derive(PartialEq, PartialOrd)]
+enum Says {
+    /// That all brokers are down, which follows from something.
+    Little,
+    /// What is wrong with a broker.
+    Enough,
+    /// Why there is no token, which is why a login fails.
+    All,
 }
 
 impl Watcher {
@@ -205,13 +221,12 @@ impl Watcher {
         trouble.as_ref().filter(|trouble| trouble.at.elapsed() < TROUBLE_AGE_MAX).map(|trouble| trouble.fault.clone())
     }
 
-    fn note(&self, code: RDKafkaErrorCode, fault: Fault) {
+    fn note(&self, fault: Fault, says: Says) {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        // That all brokers are down follows from something that says more.
-        let says_less = code == RDKafkaErrorCode::AllBrokersDown
-            && trouble.as_ref().is_some_and(|known| known.code != code && known.at.elapsed() < TROUBLE_AGE_MAX);
-        if !says_less {
-            *trouble = Some(Trouble { code, fault, at: Instant::now() });
+        let is_better_known =
+            trouble.as_ref().is_some_and(|known| known.says > says && known.at.elapsed() < TROUBLE_AGE_MAX);
+        if !is_better_known {
+            *trouble = Some(Trouble { fault, says, at: Instant::now() });
         }
     }
 }
@@ -230,18 +245,24 @@ impl ClientContext for Watcher {
 
     fn error(&self, error: KafkaError, reason: &str) {
         debug!(%error, reason, "librdkafka");
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+            self.is_spent.send_replace(true);
+        }
         if let Some(code) = error.rdkafka_error_code() {
-            self.note(code, error::fault_saying(code, reason));
+            let says = if code == RDKafkaErrorCode::AllBrokersDown { Says::Little } else { Says::Enough };
+            self.note(error::fault_saying(code, reason), says);
         }
     }
 
     fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn StdError>> {
         let tokens = self.tokens.as_ref().ok_or("no token endpoint is configured")?;
-        tokens.fetch().map_err(|fault| {
+        let token = tokens.fetch().map_err(|fault| {
             let text = fault.reason.clone();
-            self.note(RDKafkaErrorCode::Authentication, fault);
-            text.into()
-        })
+            self.note(fault, Says::All);
+            text
+        })?;
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(token)
     }
 }
 
@@ -273,18 +294,32 @@ impl Live {
 
     /// Hands a record to librdkafka, waiting for room in its queue until `deadline`.
     pub(crate) async fn send(&self, mut record: Record<'_>, deadline: Instant) -> Result<(), RDKafkaErrorCode> {
-        let code = |error: KafkaError| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::InvalidArgument);
         loop {
             // Asked for before the try, so that room which is made right after it is not missed.
             let room = self.watcher().room.notified();
             match self.producer().send(record) {
                 Ok(()) => return Ok(()),
-                Err((error, unsent)) if code(error.clone()) == RDKafkaErrorCode::QueueFull => record = unsent,
-                Err((error, _)) => return Err(code(error)),
+                Err((error, unsent)) if is_full(&error) => record = unsent,
+                Err((error, _)) => return Err(code(&error)),
             }
-            if timeout_at(deadline, room).await.is_err() {
+            if Instant::now() >= deadline {
                 return Err(RDKafkaErrorCode::QueueFull);
             }
+            // A report comes a moment before its room is free, and the last one has no successor.
+            drop(timeout(ROOM_PATIENCE, room).await);
+        }
+    }
+
+    /// As [`Live::send`], on a thread that may block.
+    pub(crate) fn send_blocking(&self, mut record: Record<'_>, deadline: Instant) -> Result<(), RDKafkaErrorCode> {
+        loop {
+            match self.producer().send(record) {
+                Ok(()) => return Ok(()),
+                Err((error, unsent)) if is_full(&error) && Instant::now() < deadline => record = unsent,
+                Err((error, _)) => return Err(code(&error)),
+            }
+            // Takes in delivery reports, which make room.
+            self.producer().poll(ROOM_PATIENCE);
         }
     }
 
@@ -295,6 +330,12 @@ impl Live {
     /// Fails whatever has not been confirmed.
     pub(crate) fn give_up(&self) {
         self.producer().purge(PurgeConfig::default().queue().inflight());
+    }
+
+    /// Waits for a fatal error.
+    pub(crate) async fn spent(&self) {
+        // Fails only once the producer is gone, whom the caller holds.
+        drop(self.watcher().is_spent.subscribe().wait_for(|is_spent| *is_spent).await);
     }
 
     pub(crate) fn is_spent(&self) -> bool {
@@ -309,6 +350,14 @@ impl Live {
             drop(producer);
         }
     }
+}
+
+fn code(error: &KafkaError) -> RDKafkaErrorCode {
+    error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::InvalidArgument)
+}
+
+fn is_full(error: &KafkaError) -> bool {
+    code(error) == RDKafkaErrorCode::QueueFull
 }
 
 impl Drop for Live {

@@ -154,9 +154,12 @@ pub(crate) fn patience(fault: Fault) -> Outcome {
     Outcome::Retry { fault, after: None, burns_attempt: false }
 }
 
-/// An event that waits for an earlier one of its key.
-pub(crate) fn behind() -> Outcome {
-    patience(Fault::new("behind", "an earlier event of its session was not delivered"))
+/// An event that waits for an earlier one of its key, which was not delivered.
+pub(crate) fn behind(earlier: &Outcome) -> Outcome {
+    match earlier {
+        Outcome::Unavailable { fault, .. } => Outcome::unavailable(fault.clone()),
+        _ => patience(Fault::new("behind", "an earlier event of its session was not delivered")),
+    }
 }
 
 pub(crate) fn fenced() -> Fault {

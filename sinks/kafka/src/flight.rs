@@ -1,6 +1,6 @@
 //! Records on their way: what became of each, told by delivery reports.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::Notify;
@@ -13,6 +13,8 @@ pub(crate) type Report = Result<(), RDKafkaErrorCode>;
 pub(crate) struct Flight {
     state: Mutex<State>,
     landed: Notify,
+    /// As `landed`, for threads.
+    landed_for_threads: Condvar,
 }
 
 struct State {
@@ -29,7 +31,7 @@ pub(crate) struct Ticket {
 impl Flight {
     pub(crate) fn of(seats: usize) -> Arc<Self> {
         let state = State { reports: vec![None; seats], missing: seats };
-        Arc::new(Self { state: Mutex::new(state), landed: Notify::new() })
+        Arc::new(Self { state: Mutex::new(state), landed: Notify::new(), landed_for_threads: Condvar::new() })
     }
 
     pub(crate) fn ticket(self: &Arc<Self>, seat: usize) -> Ticket {
@@ -43,6 +45,7 @@ impl Flight {
             state.missing -= 1;
             if state.missing == 0 {
                 self.landed.notify_one();
+                self.landed_for_threads.notify_one();
             }
         }
     }
@@ -55,6 +58,14 @@ impl Flight {
             }
         }
         true
+    }
+
+    /// As [`Flight::landed`], on a thread that may block.
+    pub(crate) fn landed_blocking(&self, deadline: Instant) -> bool {
+        let patience = deadline.saturating_duration_since(Instant::now());
+        let is_missing = |state: &mut State| state.missing > 0;
+        let waited = self.landed_for_threads.wait_timeout_while(self.state(), patience, is_missing);
+        waited.unwrap_or_else(PoisonError::into_inner).0.missing == 0
     }
 
     pub(crate) fn reports(&self) -> Vec<Option<Report>> {

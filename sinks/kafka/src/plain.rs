@@ -7,7 +7,7 @@
 //! Brokers refuse requests, not records, so a refusal says only that one of several records is meant. Those are sent again one by one,
 //! over a producer of their own.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -91,24 +91,28 @@ impl Plain {
     async fn together(&self, live: &Arc<Live>, events: &[BatchEvent], deadline: Instant) -> Vec<Fate> {
         let flight = Flight::of(events.len());
         let mut unsent: Vec<Option<Outcome>> = vec![None; events.len()];
-        let mut stuck = HashSet::new();
+        let mut stuck = HashMap::new();
         for (seat, event) in events.iter().map(|entry| &entry.event).enumerate() {
             let key = event.partitionkey.as_str();
-            let outcome = if stuck.contains(key) {
-                error::behind()
-            } else {
-                let mut message = self.writer.message(event);
-                match live.send(message.record(flight.ticket(seat)), deadline).await {
-                    Ok(()) => continue,
-                    Err(code) => error::outcome(code),
+            let outcome = match stuck.get(key) {
+                Some(earlier) => error::behind(earlier),
+                None => {
+                    let mut message = self.writer.message(event);
+                    match live.send(message.record(flight.ticket(seat)), deadline).await {
+                        Ok(()) => continue,
+                        Err(code) => error::outcome(code),
+                    }
                 }
             };
-            stuck.insert(key);
+            stuck.insert(key, outcome.clone());
             unsent[seat] = Some(outcome);
             flight.report(seat, Err(RDKafkaErrorCode::PurgeQueue));
         }
-        let is_in_time = flight.landed(deadline).await;
-        if !is_in_time {
+        let is_in_time = tokio::select! {
+            is_landed = flight.landed(deadline) => is_landed,
+            () = live.spent() => true,
+        };
+        if !is_in_time || live.is_spent() {
             live.give_up();
             flight.landed(Instant::now() + REPORT_PATIENCE).await;
         }
@@ -130,17 +134,17 @@ impl Plain {
     /// Finds out which of those refused is meant; answers for all, so that no key shows a gap.
     async fn settle(&self, events: &[BatchEvent], fates: Vec<Fate>, deadline: Instant) -> Vec<Outcome> {
         let mut lone = None;
-        let mut stuck = HashSet::new();
+        let mut stuck: HashMap<&str, Outcome> = HashMap::new();
         let mut outcomes = Vec::with_capacity(events.len());
         for (entry, fate) in events.iter().zip(fates) {
             let key = entry.event.partitionkey.as_str();
-            let outcome = match fate {
-                _ if stuck.contains(key) => error::behind(),
-                Fate::Known(outcome) => outcome,
-                Fate::RefusedAmongOthers => self.alone(&mut lone, entry, deadline).await,
+            let outcome = match (stuck.get(key), fate) {
+                (Some(earlier), _) => error::behind(earlier),
+                (None, Fate::Known(outcome)) => outcome,
+                (None, Fate::RefusedAmongOthers) => self.alone(&mut lone, entry, deadline).await,
             };
             if !matches!(outcome, Outcome::Delivered { .. }) {
-                stuck.insert(key);
+                stuck.insert(key, outcome.clone());
             }
             outcomes.push(outcome);
         }

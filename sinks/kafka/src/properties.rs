@@ -100,7 +100,7 @@ fn refusal(name: &str, property: &Property, text: &str) -> Option<String> {
         "queuing.strategy" if text != "fifo" => never("must be fifo: order is kept within a session"),
         "queue.buffering.max.messages" if number.is_none_or(|n| n == 0) => never("must be bounded"),
         "delivery.report.only.error" => never("must stay off: what is not reported would never be settled"),
-        "security.protocol" => never("follows from `tls` and `sasl`; set those"),
+        "security.protocol" => never("is what `tls` and `sasl` say; set those"),
         "ssl.ca.location" | "ssl.certificate.location" | "ssl.key.location" => never("is what `tls` says; set that"),
         "enable.ssl.certificate.verification" if text != "true" => {
             never("must stay on: else anybody can be the broker")
@@ -257,7 +257,7 @@ mod tests {
             checked("linger.sm", &Property::Integer(5)),
             Err("No such configuration property: \"linger.sm\"".into())
         );
-        assert!(checked("linger.ms", &text("soon")).unwrap_err().contains("linger.ms"));
+        assert!(checked("message.max.bytes", &Property::Integer(1)).unwrap_err().contains("1000"));
         assert!(checked("compression.type", &text("zip")).unwrap_err().contains("zip"));
     }
 }

@@ -14,12 +14,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::Producer as _;
 use sink_api::{Batch, BatchEvent, Fault, Origin, Outcome, Unavailable};
-use tokio::runtime::Handle;
+use tokio::sync::Mutex as Queue;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -29,16 +28,13 @@ use crate::error::{self, Verdict};
 use crate::flight::Flight;
 use crate::message::Writer;
 
-/// What taking a transaction back may take beyond the call's own time.
-const ABORT_PATIENCE: Duration = Duration::from_secs(2);
-
 pub(crate) struct Transactions {
     sink: String,
     clients: Arc<Clients>,
     writer: Arc<Writer>,
     origin: OnceLock<Origin>,
     /// One call at a time each. A call that was given up runs to its end, and the next one waits for it.
-    shards: Mutex<BTreeMap<u16, Arc<Mutex<Shard>>>>,
+    shards: Mutex<BTreeMap<u16, Arc<Queue<Shard>>>>,
 }
 
 struct Shard {
@@ -94,9 +90,10 @@ impl Transactions {
     }
 
     pub(crate) async fn deliver(&self, batch: &Batch) -> Vec<Outcome> {
-        let (shard, events) = (self.shard(batch.shard), batch.events.clone());
+        let events = batch.events.clone();
         let count = events.len();
-        let deliver = move || locked(&shard).deliver(&events);
+        let mut shard = self.shard(batch.shard).lock_owned().await;
+        let deliver = move || shard.deliver(&events);
         match tokio::task::spawn_blocking(deliver).await {
             Ok(outcomes) => outcomes,
             Err(_) => vec![Outcome::unavailable(cut_short()); count],
@@ -105,8 +102,8 @@ impl Transactions {
 
     /// Takes over the shard; the last committed offset.
     pub(crate) async fn resume(&self, shard: u16) -> Result<Option<u64>, Unavailable> {
-        let shard = self.shard(shard);
-        let resume = move || locked(&shard).resume();
+        let mut shard = self.shard(shard).lock_owned().await;
+        let resume = move || shard.resume();
         tokio::task::spawn_blocking(resume).await.unwrap_or_else(|_| Err(cut_short()))
     }
 
@@ -114,20 +111,17 @@ impl Transactions {
     pub(crate) async fn close(&self) {
         let shards = std::mem::take(&mut *self.shards.lock().unwrap_or_else(PoisonError::into_inner));
         for shard in shards.into_values() {
-            let end = move || {
-                if let Some(claim) = locked(&shard).claim.take() {
-                    claim.live.end();
-                }
-            };
-            // Fails only where the runtime is going down, and then everything is let go.
-            drop(tokio::task::spawn_blocking(end).await);
+            if let Some(claim) = shard.lock_owned().await.claim.take() {
+                // Fails only where the runtime is going down, and then everything is let go.
+                drop(tokio::task::spawn_blocking(move || claim.live.end()).await);
+            }
         }
     }
 
-    fn shard(&self, number: u16) -> Arc<Mutex<Shard>> {
+    fn shard(&self, number: u16) -> Arc<Queue<Shard>> {
         let make = || {
             let origin = self.origin.get().cloned().unwrap_or_default();
-            Arc::new(Mutex::new(Shard {
+            Arc::new(Queue::new(Shard {
                 number,
                 id: format!("{}-{}-{number}", origin.prefix, self.sink),
                 topic: format!("{}.checkpoints", origin.prefix),
@@ -144,10 +138,6 @@ impl Transactions {
     }
 }
 
-fn locked(shard: &Mutex<Shard>) -> std::sync::MutexGuard<'_, Shard> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn cut_short() -> Fault {
     Fault::new("kafka-client", "a transaction was cut short")
 }
@@ -155,7 +145,7 @@ fn cut_short() -> Fault {
 impl Shard {
     fn resume(&mut self) -> Result<Option<u64>, Fault> {
         self.is_fenced = false;
-        self.let_go();
+        self.claim = None;
         // Whatever its end, the position tells it.
         self.uncertain = None;
         let deadline = Instant::now() + self.clients.patience();
@@ -213,39 +203,38 @@ impl Shard {
         outcomes
     }
 
-    /// The first of `events` failed, or all of them; what follows for each, and for the producer.
+    /// The first of `events` failed, or all of them; what follows for each.
     fn failed(&mut self, failure: Failure, events: &[&BatchEvent]) -> Vec<Outcome> {
         let fault = match failure {
             Failure::Event(at, outcome) => {
-                let mut outcomes = vec![error::behind(); events.len()];
+                let mut outcomes = vec![error::behind(&outcome); events.len()];
                 outcomes[at] = outcome;
                 return outcomes;
             }
-            Failure::Refused => error::fault(RDKafkaErrorCode::InvalidRecord),
-            Failure::Whole(fault) => fault,
-            Failure::Spent(fault) => {
-                self.let_go();
-                return vec![error::patience(fault); events.len()];
-            }
+            Failure::Spent(fault) => return vec![error::patience(fault); events.len()],
             Failure::Fenced => {
                 self.is_fenced = true;
-                self.let_go();
                 error::fenced()
             }
-            Failure::Unknown(fault) => {
-                self.let_go();
-                fault
-            }
+            Failure::Refused => error::fault(RDKafkaErrorCode::InvalidRecord),
+            Failure::Whole(fault) | Failure::Unknown(fault) => fault,
         };
         vec![Outcome::unavailable(fault); events.len()]
     }
 
-    /// Events and position in one transaction.
+    /// Events and position in one transaction. Where it fails the producer is given up: the next claim takes back what is open, and
+    /// what librdkafka still has in hand of it cannot get into the next transaction.
     fn transact(&mut self, events: &[&BatchEvent], deadline: Instant) -> Result<(), Failure> {
-        let claim = match self.claimed(deadline) {
-            Ok(_) => self.claim.as_mut().expect("claimed"),
-            Err(fault) => return Err(Failure::Whole(fault)),
-        };
+        let outcome = self.attempt(events, deadline);
+        if outcome.is_err() {
+            self.claim = None;
+        }
+        outcome
+    }
+
+    fn attempt(&mut self, events: &[&BatchEvent], deadline: Instant) -> Result<(), Failure> {
+        self.claimed(deadline).map_err(Failure::Whole)?;
+        let claim = self.claim.as_mut().expect("claimed");
         let last = events.iter().map(|entry| entry.offset).max();
         let checkpoint = Checkpoint {
             shard: self.number,
@@ -256,23 +245,21 @@ impl Shard {
         };
         let live = &claim.live;
         live.producer().begin_transaction().map_err(|error| call_failed(&error, live))?;
-        let sent =
-            fill(live, &self.writer, events, |ticket| checkpoint.write(live, &self.topic, &self.id, ticket), deadline);
-        if let Err(failure) = sent {
-            return Err(take_back(live, failure));
-        }
+        let write_checkpoint = |ticket| checkpoint.write(live, &self.topic, &self.id, ticket);
+        fill(live, &self.writer, events, write_checkpoint, deadline)?;
         match commit(live, deadline) {
             Ok(()) => {
                 claim.position = Some(checkpoint.offset);
                 claim.transaction = Some(checkpoint.transaction);
                 Ok(())
             }
-            Err(Failure::Unknown(fault)) => {
-                let ids = events.iter().map(|entry| entry.event.id.clone()).collect();
-                self.uncertain = Some(Uncertain { transaction: checkpoint.transaction, ids });
-                Err(Failure::Unknown(fault))
+            Err(failure) => {
+                if matches!(failure, Failure::Unknown(_)) {
+                    let ids = events.iter().map(|entry| entry.event.id.clone()).collect();
+                    self.uncertain = Some(Uncertain { transaction: checkpoint.transaction, ids });
+                }
+                Err(failure)
             }
-            Err(failure) => Err(take_back(live, failure)),
         }
     }
 
@@ -306,10 +293,6 @@ impl Shard {
         let (position, transaction) = ours.map(|found| (found.offset, found.transaction)).unzip();
         Ok(Claim { live, position, transaction })
     }
-
-    fn let_go(&mut self) {
-        self.claim = None;
-    }
 }
 
 impl Failure {
@@ -334,25 +317,36 @@ fn fill(
     last: impl FnOnce(crate::flight::Ticket) -> Result<(), RDKafkaErrorCode>,
     deadline: Instant,
 ) -> Result<(), Failure> {
-    let runtime = Handle::current();
     let flight = Flight::of(events.len() + 1);
     for (seat, entry) in events.iter().enumerate() {
         let mut message = writer.message(&entry.event);
-        let sent = runtime.block_on(live.send(message.record(flight.ticket(seat)), deadline));
+        let sent = live.send_blocking(message.record(flight.ticket(seat)), deadline);
         sent.map_err(|code| record_failed(seat, code, true, live))?;
     }
     last(flight.ticket(events.len())).map_err(|code| record_failed(events.len(), code, false, live))?;
-    let is_in_time = runtime.block_on(flight.landed(deadline));
-    for (seat, report) in flight.reports().into_iter().enumerate() {
-        match report {
-            Some(Ok(())) => {}
-            // A request of one record says which is meant.
-            Some(Err(code)) => return Err(record_failed(seat, code, events.len() == 1 && seat == 0, live)),
-            None if is_in_time => {}
-            None => return Err(Failure::Whole(timed_out(live))),
-        }
+    if !flight.landed_blocking(deadline) {
+        return Err(Failure::Whole(timed_out(live)));
     }
-    Ok(())
+    let errors = flight.reports().into_iter().enumerate();
+    let errors = errors.filter_map(|(seat, report)| Some((seat, report?.err()?)));
+    // One that fails takes others along, which say less.
+    match errors.min_by_key(|(_, code)| rank(error::verdict(*code))) {
+        None => Ok(()),
+        // A request of one record says which is meant.
+        Some((seat, code)) => Err(record_failed(seat, code, events.len() == 1 && seat == 0, live)),
+    }
+}
+
+/// What explains most comes first.
+fn rank(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Fenced => 0,
+        Verdict::Refused => 1,
+        Verdict::Away => 2,
+        Verdict::Failed => 3,
+        Verdict::Spent => 4,
+        Verdict::Again => 5,
+    }
 }
 
 fn record_failed(seat: usize, code: RDKafkaErrorCode, is_sure: bool, live: &Live) -> Failure {
@@ -398,21 +392,6 @@ fn commit(live: &Live, deadline: Instant) -> Result<(), Failure> {
                 return Err(if fenced { Failure::Fenced } else { Failure::Unknown(error::fault_of(error)) });
             }
         }
-    }
-}
-
-/// Takes the open transaction back. Where that fails too, the next claim does it.
-fn take_back(live: &Live, failure: Failure) -> Failure {
-    if matches!(failure, Failure::Fenced) {
-        return failure;
-    }
-    match live.producer().abort_transaction(ABORT_PATIENCE) {
-        Ok(()) => failure,
-        Err(error) => match (call_failed(&error, live), failure) {
-            (Failure::Fenced, _) => Failure::Fenced,
-            (_, Failure::Whole(fault) | Failure::Unknown(fault)) => Failure::Unknown(fault),
-            (_, other) => Failure::Spent(other.fault()),
-        },
     }
 }
 

@@ -35,7 +35,8 @@ def create(brokers, topic, partitions, replication, *settings):
 
 
 def delete(brokers, topic):
-    admin(brokers).delete_topics([topic])[topic].result(LIMIT)
+    client = admin(brokers)
+    client.delete_topics([topic])[topic].result(LIMIT)
 
 
 def leaders_of(client, topic):
@@ -49,7 +50,8 @@ def leaders(brokers, topic):
 
 def settings(brokers, topic, name):
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
-    print(admin(brokers).describe_configs([resource])[resource].result(LIMIT)[name].value)
+    client = admin(brokers)  # has to outlive its answers
+    print(client.describe_configs([resource])[resource].result(LIMIT)[name].value)
 
 
 def fence(brokers, transactional_id):

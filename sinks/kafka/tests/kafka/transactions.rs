@@ -8,7 +8,8 @@ use sink_api::{Batch, Origin, Sink};
 use crate::harness::{deliver_at_last, large_noise, new_records, numbered, shared, sink, told};
 
 fn exact(topic: &str, prefix: &str, journal: &str) -> Arc<dyn Sink> {
-    let sink = sink(&shared().brokers(), &format!("topic = \"{topic}\"\ntransactional = true"));
+    let properties = "properties = { \"message.timeout.ms\" = 20000 }";
+    let sink = sink(&shared().brokers(), &format!("topic = \"{topic}\"\ntransactional = true\n{properties}"));
     sink.belong_to(&Origin { prefix: prefix.into(), journal: journal.into() });
     sink
 }
