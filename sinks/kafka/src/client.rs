@@ -23,7 +23,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, trace};
 
-use crate::error;
+use crate::error::{self, Verdict};
 use crate::flight::Ticket;
 use crate::message::Record;
 use crate::settings::{Sasl, Settings};
@@ -245,10 +245,10 @@ impl ClientContext for Watcher {
 
     fn error(&self, error: KafkaError, reason: &str) {
         debug!(%error, reason, "librdkafka");
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
-            self.is_spent.send_replace(true);
-        }
         if let Some(code) = error.rdkafka_error_code() {
+            if matches!(error::verdict(code), Verdict::Spent | Verdict::Fenced) {
+                self.is_spent.send_replace(true);
+            }
             let says = if code == RDKafkaErrorCode::AllBrokersDown { Says::Little } else { Says::Enough };
             self.note(error::fault_saying(code, reason), says);
         }

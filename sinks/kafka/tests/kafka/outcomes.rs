@@ -104,3 +104,16 @@ async fn nobody_at_the_address_is_an_outage() {
     assert!(fault.reason.contains("127.0.0.1:9"), "{fault:?}");
     sink.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_larger_than_a_request_is_refused_alone() {
+    let kafka = shared();
+    kafka.create_topic("huge.cdr", 3, 1, &[]);
+    let sink = sink(&kafka.brokers(), "topic = \"huge.cdr\"");
+    let events =
+        vec![event("before", "s"), large_noise("huge", "s", 2 << 20), event("after", "s"), event("other", "t")];
+    let outcomes = told(&sink.deliver(&batch(0, 1, events)).await);
+    assert_eq!(outcomes[1], "rejected message-size-too-large", "{outcomes:?}");
+    assert_eq!(outcomes[2], "patience behind");
+    sink.close().await;
+}
