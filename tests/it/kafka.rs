@@ -129,7 +129,8 @@ impl Run {
     async fn restart<F: Future<Output = Gateway>>(&mut self, start: impl Fn() -> F) {
         self.gateway.take().expect("one is running").kill();
         let next = start().await;
-        self.url.send(next.url()).expect("senders listen");
+        // Nobody listens once the whole load is sent; then there is still what is not delivered.
+        self.url.send_replace(next.url());
         self.gateway = Some(next);
     }
 

@@ -63,7 +63,7 @@ def read(brokers, *topics):
     level = "read_committed" if is_committed else "read_uncommitted"
     consumer = Consumer({"bootstrap.servers": brokers, "group.id": "reader", "isolation.level": level,
                          "enable.auto.commit": False, "enable.partition.eof": True, "auto.offset.reset": "earliest",
-                         "reconnect.backoff.max.ms": 500, "fetch.wait.max.ms": 50})
+                         "reconnect.backoff.max.ms": 500, "log_level": 0, "fetch.wait.max.ms": 50})
     topics = topics[1:] if is_committed else topics
     assigned = {}
     for _ in sys.stdin:

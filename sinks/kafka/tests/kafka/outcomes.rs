@@ -1,7 +1,11 @@
 //! Each kind of trouble on a real broker, and what the sink makes of it.
 
+use std::process::Command;
+use std::time::Duration;
+
 use sink_api::conformance::{batch, event, event_of_size};
 use sink_api::{Event, Format};
+use test_servers::process::{Process, installed, wait_until};
 
 use crate::harness::{deliver_at_last, large_noise, new_records, numbered, shared, sink, sink_of, told};
 
@@ -116,4 +120,34 @@ async fn an_event_larger_than_a_request_is_refused_alone() {
     assert_eq!(outcomes[1], "rejected message-size-too-large", "{outcomes:?}");
     assert_eq!(outcomes[2], "patience behind");
     sink.close().await;
+}
+
+/// The README's consumer, as it stands there but for the addresses.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_readmes_consumer_keeps_each_event_once() {
+    let kafka = shared();
+    for topic in ["readme.cdr", "readme.record"] {
+        kafka.create_topic(topic, 2, 1, &[]);
+    }
+    let sink = sink(&kafka.brokers(), "topic = \"readme.{action}\"");
+    for _ in 0..2 {
+        assert_eq!(told(&sink.deliver(&numbered("readme", 20)).await), ["delivered"; 20]);
+    }
+    sink.close().await;
+
+    let readme = include_str!("../../README.md");
+    let program = readme.split("```python\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let program = program.replace("127.0.0.1:9092", &kafka.brokers()).replace("tccc.", "readme.");
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("consumer.py"), program).unwrap();
+    let log = dir.path().join("log");
+    let mut consumer = Command::new(installed("python/bin/python"));
+    consumer.arg("consumer.py").current_dir(dir.path());
+    let _running = Process::spawn(&consumer, &log).unwrap();
+    let count =
+        "import sqlite3; print(*sqlite3.connect('events.db').execute('SELECT count(*) FROM events').fetchone())";
+    wait_until("the consumer has every event once", Duration::from_secs(60), &log, || {
+        let counted = Command::new(installed("python/bin/python")).args(["-c", count]).current_dir(dir.path()).output();
+        String::from_utf8_lossy(&counted.unwrap().stdout).trim() == "20"
+    });
 }
