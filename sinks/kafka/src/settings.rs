@@ -117,16 +117,15 @@ impl Settings {
     }
 
     fn check_sasl(&self, found: &mut impl FnMut(&str, String)) {
-        match &self.sasl {
-            None => {}
-            Some(
-                Sasl::Plain { username, .. } | Sasl::ScramSha256 { username, .. } | Sasl::ScramSha512 { username, .. },
-            ) => {
-                if username.is_empty() {
-                    found("sasl.username", "is empty".to_owned());
-                }
+        let Some(sasl) = &self.sasl else { return };
+        match sasl {
+            Sasl::Plain { username, .. } | Sasl::ScramSha256 { username, .. } | Sasl::ScramSha512 { username, .. }
+                if username.is_empty() =>
+            {
+                found("sasl.username", "is empty".to_owned());
             }
-            Some(Sasl::OAuthBearer { token_url, client_id, .. }) => {
+            Sasl::Plain { .. } | Sasl::ScramSha256 { .. } | Sasl::ScramSha512 { .. } => {}
+            Sasl::OAuthBearer { token_url, client_id, .. } => {
                 let is_url = reqwest::Url::parse(token_url)
                     .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
                 if !is_url {
