@@ -85,6 +85,7 @@ impl Sinks {
             }
             let context = Context { name: name.to_string(), format: fingerprint.settings.format };
             let sink = made.build(context).map_err(|source| StartError::Sink { sink: name.clone(), source })?;
+            sink.belong_to(&self.journal.origin());
             let status = running.map(|running| Arc::clone(&running.status)).unwrap_or_default();
             if paused.contains(&name) {
                 status.pause();

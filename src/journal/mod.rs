@@ -26,6 +26,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
+use sink_api::Origin;
 
 pub use self::checkpoint::{Attempts, Checkpoint};
 pub use self::dead_letter::{DeadLetter, DeadLetterHead, DeadLetterId, DeadLetterIdError, DeadLetterPage, Selection};
@@ -192,6 +193,11 @@ pub trait Journal: Send + Sync + 'static {
 
     /// How many shards there are; fixed when the journal was made.
     fn shards(&self) -> u16;
+
+    /// What tells this journal from others, for sinks that keep positions at their destination.
+    fn origin(&self) -> Origin {
+        Origin::default()
+    }
 
     /// De-duplicates and appends in one act; answers once that is durable. MUST answer `Duplicate` for a known id even when full.
     /// A resend of a push that is just being accepted joins its outcome. Calls made together share one sync, without lingering.

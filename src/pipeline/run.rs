@@ -11,6 +11,7 @@ use fastrand::Rng;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
+use sink_api::outcome::FENCED;
 use sink_api::{Fault, Outcome};
 use tokio::sync::watch;
 use tokio::task::{self, JoinError, JoinSet};
@@ -256,6 +257,9 @@ impl<'p> Run<'p> {
                 if self.replaying.is_task(id) {
                     self.replayed(answer, now);
                     return None;
+                }
+                if is_fenced(&answer) {
+                    return Some(End::Lost);
                 }
                 let flight = self.in_flight.remove(&id).expect("every task of the set is a flight");
                 self.landed(flight, answer, now);
@@ -523,6 +527,12 @@ impl<'p> Run<'p> {
 /// Age of `then`; 0 where the clock went back.
 pub(super) fn seconds_since(then: Timestamp) -> f64 {
     Timestamp::now().duration_since(then).as_secs_f64().max(0.0)
+}
+
+/// Whether the sink says that another process has the shard.
+fn is_fenced(answer: &Result<Vec<Outcome>, Fault>) -> bool {
+    let says_so = |outcome: &Outcome| matches!(outcome, Outcome::Unavailable { fault, .. } if fault.code == FENCED);
+    answer.as_ref().is_ok_and(|outcomes| outcomes.iter().any(says_so))
 }
 
 fn panicked() -> Fault {

@@ -14,6 +14,7 @@ mod deploys;
 mod drains;
 mod forwards;
 mod isolates_sinks;
+mod kafka;
 mod keeps_privacy;
 mod layering;
 mod reloads;

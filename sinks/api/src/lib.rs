@@ -21,4 +21,4 @@ pub mod conformance;
 pub use batch::{Batch, BatchEvent};
 pub use event::{Event, Format};
 pub use outcome::{DerivedPush, Fault, Outcome};
-pub use sink::{BuildError, Context, Needs, Problem, Sink, SinkKind, Unavailable};
+pub use sink::{BuildError, Context, Needs, Origin, Problem, Sink, SinkKind, Unavailable};

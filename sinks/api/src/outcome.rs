@@ -56,6 +56,11 @@ impl Outcome {
     }
 }
 
+/// The code of an `Unavailable` by which a sink that [remembers positions](crate::Needs::resumes_positions) says that another
+/// process has taken over the shard at the destination. The pipeline asks the journal whether the shard is still its own, and if so
+/// begins anew with [`crate::Sink::resume`].
+pub const FENCED: &str = "fenced";
+
 /// Why something failed.
 ///
 /// It is shown to operators and kept in dead letters. It MUST NOT hold a secret, a phone number, an e-mail address or the query of

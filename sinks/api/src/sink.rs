@@ -39,6 +39,9 @@ pub trait Sink: Send + Sync + 'static {
         Needs::default()
     }
 
+    /// Told once, before anything else, which journal the offsets come from. Of use to sinks that keep positions.
+    fn belong_to(&self, _origin: &Origin) {}
+
     /// The last offset of `shard` that the destination itself remembers as delivered, for sinks whose
     /// [`Needs::resumes_positions`] is set: the pipeline goes on after it, whatever its own checkpoint says.
     async fn resume(&self, _shard: u16) -> Result<Option<u64>, Unavailable> {
@@ -57,6 +60,21 @@ pub struct Needs {
     pub stable_batches: bool,
     /// The destination remembers positions of its own: [`Sink::resume`] is asked at start.
     pub resumes_positions: bool,
+}
+
+/// The journal that a sink's offsets come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// What names of the gateway's own at a destination begin with.
+    pub prefix: String,
+    /// Another one when the journal was made anew, so that its offsets begin anew; empty where the journal does not say.
+    pub journal: String,
+}
+
+impl Default for Origin {
+    fn default() -> Self {
+        Self { prefix: "trunkline".to_owned(), journal: String::new() }
+    }
 }
 
 /// A kind of sink: what `type` in the config names.

@@ -53,6 +53,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use sink_api::Origin;
 use tokio::sync::oneshot;
 
 use self::checkpoints::unavailable;
@@ -125,6 +126,11 @@ impl Journal for DiskJournal {
 
     fn shards(&self) -> u16 {
         1
+    }
+
+    fn origin(&self) -> Origin {
+        let journal = self.shared.log_id.iter().map(|byte| format!("{byte:02x}")).collect();
+        Origin { journal, ..Origin::default() }
     }
 
     async fn accept(&self, push: Push) -> Result<Accepted, AcceptError> {
