@@ -134,6 +134,16 @@ impl RabbitMq {
         self.ctl(&["list_connections", "pid", "state"]).lines().skip(1).map(str::to_owned).collect()
     }
 
+    /// Stops the node in its tracks, as a machine that hangs: connections stay, nobody answers.
+    pub fn hang(&self) {
+        self.node().signal("STOP");
+    }
+
+    /// Ends what [`RabbitMq::hang`] began.
+    pub fn go_on(&self) {
+        self.node().signal("CONT");
+    }
+
     /// Ends the node at once, as `kill -9` does.
     pub fn kill(&mut self) {
         self.node = None;
@@ -165,6 +175,10 @@ impl RabbitMq {
     /// When Python or its package `pika` is not installed.
     pub fn reader(&self) -> Reader {
         Reader::start(&self.url(), &self.dir.path().join("reader.log"))
+    }
+
+    fn node(&self) -> &Process {
+        self.node.as_ref().expect("the node runs")
     }
 
     /// A program of the package, told where its node is.

@@ -9,7 +9,12 @@ for line in sys.stdin:
     connection = pika.BlockingConnection(pika.URLParameters(sys.argv[1]))
     channel = connection.channel()
     while True:
-        delivery, properties, body = channel.basic_get(line.strip())
+        try:
+            delivery, properties, body = channel.basic_get(line.strip())
+        except pika.exceptions.ChannelClosedByBroker as closed:
+            if closed.reply_code == 404:  # no such queue holds nothing
+                break
+            raise
         if delivery is None:
             break
         message = {

@@ -34,7 +34,7 @@ impl Reader {
         Self { child, orders, answers }
     }
 
-    /// Takes all that `queue` holds, in its order. Each message is `{id, exchange, routing_key, content_type, delivery_mode, type,
+    /// Takes all that `queue` holds, in its order; nothing where there is no such queue. Each message is `{id, exchange, routing_key, content_type, delivery_mode, type,
     /// headers, body}`, the body as text.
     ///
     /// # Panics
