@@ -6,8 +6,10 @@ use std::time::Duration;
 use sink_api::conformance::event;
 use sink_api::{Event, Sink};
 use test_servers::rabbitmq::RabbitMq;
+use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep};
 
+use crate::consumer::the_consumer_of_the_readme_takes_each_event_once;
 use crate::support::{deliver, deliver_alike, events, sink_at};
 
 const DECLARE: &str = "declare = { queue = \"all\" }";
@@ -16,6 +18,7 @@ const DECLARE: &str = "declare = { queue = \"all\" }";
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_of_a_broker_has_its_outcome_and_an_end() {
     let mut broker = RabbitMq::start();
+    the_consumer_of_the_readme_takes_each_event_once(&broker).await;
     returned_messages_are_matched_to_their_events(&broker).await;
     a_full_queue_asks_for_patience(&broker).await;
     a_missing_exchange_is_the_brokers_trouble(&broker).await;
@@ -177,7 +180,15 @@ async fn a_killed_broker_holds_what_was_confirmed(broker: &mut RabbitMq) {
         let sink = Arc::clone(&sink);
         async move { deliver(&sink, events("killed", 50_000)).await }
     });
-    sleep(Duration::from_millis(700)).await;
+    let holds_some = || {
+        broker
+            .ctl(&["list_queues", "name", "messages"])
+            .lines()
+            .any(|line| line.starts_with("killed\t") && line != "killed\t0")
+    };
+    while !block_in_place(holds_some) {
+        assert!(!under_way.is_finished(), "it was confirmed before the kill");
+    }
     broker.kill();
     let outcomes = under_way.await.unwrap();
     let confirmed: Vec<String> = (0..)

@@ -4,5 +4,6 @@
 
 mod support;
 mod contract;
+mod consumer;
 mod faults;
 mod tls;
