@@ -36,7 +36,7 @@ async fn returned_messages_are_matched_to_their_events(broker: &RabbitMq) {
     let sink = sink_at(&broker.url(), toml);
     // Every third has a key that nothing is bound for; each session has two events.
     let of = |n: usize| {
-        let action = if n % 3 == 0 { "videoCdr" } else { "cdr" };
+        let action = if n.is_multiple_of(3) { "videoCdr" } else { "cdr" };
         Event { action: action.to_owned(), ..event(&format!("some-{n}"), &format!("some-s{}", n / 2)) }
     };
     let outcomes = deliver(&sink, (0..600).map(of).collect()).await;
@@ -174,7 +174,7 @@ async fn a_broker_that_hangs_is_away(broker: &RabbitMq) {
 }
 
 async fn a_killed_broker_holds_what_was_confirmed(broker: &mut RabbitMq) {
-    let toml = "exchange = \"killed\"\ntimeout = \"3s\"\nunconfirmed_max = 50\ndeclare = { queue = \"killed\" }";
+    let toml = "exchange = \"killed\"\ntimeout = \"20s\"\nunconfirmed_max = 50\ndeclare = { queue = \"killed\" }";
     let sink = sink_at(&broker.url(), toml);
     let under_way = tokio::spawn({
         let sink = Arc::clone(&sink);
@@ -208,7 +208,7 @@ async fn a_killed_broker_holds_what_was_confirmed(broker: &mut RabbitMq) {
 
 /// As a pipeline tries.
 async fn delivers_at_last(sink: &Arc<dyn Sink>, name: &str) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(90);
     loop {
         let probed = sink.probe().await;
         let outcome = if probed.is_ok() { deliver_alike(sink, events(name, 5)).await } else { String::new() };
