@@ -8,5 +8,6 @@ pub fn kinds() -> Kinds {
         Kind::of::<sink_file::File>(),
         Kind::of::<sink_http::Http>(),
         Kind::of::<sink_kafka::Kafka>(),
+        Kind::of::<sink_amqp::Amqp>(),
     ])
 }

@@ -1,4 +1,4 @@
-//! `trunkline schema`: the JSON Schema of what consumers get.
+//! `trunkline schema`: the JSON Schema of what consumers get, and the AsyncAPI document of where they get it.
 
 use clap::Args;
 use serde_json::json;
@@ -7,9 +7,13 @@ use super::Exit;
 use super::output::{print_json, print_line, table, wants_json};
 use crate::tccc;
 
+/// In place of an action: the document for consumers of Kafka and AMQP.
+const ASYNCAPI: &str = "asyncapi";
+
 #[derive(Debug, Args)]
 pub(super) struct SchemaArgs {
-    /// The action, such as `cdr`; `other` for actions that nobody has documented. Without it, the list of schemas.
+    /// The action, such as `cdr`; `other` for actions that nobody has documented; `asyncapi` for the AsyncAPI document. Without it, the
+    /// list of schemas.
     action: Option<String>,
 }
 
@@ -18,6 +22,10 @@ pub(super) fn run(args: SchemaArgs, json: bool) -> Exit {
         show_list(wants_json(json));
         return Exit::Fine;
     };
+    if action == ASYNCAPI {
+        print_json(&tccc::asyncapi());
+        return Exit::Fine;
+    }
     match tccc::schema(&action) {
         Some(schema) => {
             print_json(&schema);

@@ -6,7 +6,8 @@
 //!
 //! In reading order: what the ingress asks of a body ([`head`]), how an object is read ([`json`], [`notes`], [`fields`],
 //! [`values`]), one module per shape of `data` ([`parts`], [`cdr`], [`chat`], [`video`], [`recording`], [`archived`],
-//! [`other`]), the event around it ([`event`]), the published schemas ([`schema`]), and which fields there are ([`known`]).
+//! [`other`]), the event around it ([`event`]), the published schemas ([`schema`]), the channels that consumers read ([`asyncapi`]), and which
+//! fields there are ([`known`]).
 
 mod head;
 pub(crate) mod json;
@@ -23,6 +24,7 @@ mod archived;
 mod other;
 mod event;
 mod schema;
+mod asyncapi;
 mod known;
 
 #[cfg(test)]
@@ -38,6 +40,7 @@ use crate::journal::Push;
 use crate::names::SessionId;
 
 pub use archived::RecordingArchived;
+pub use asyncapi::asyncapi;
 pub use cdr::{Cdr, Participant, SkillGroup};
 pub use chat::{Chat, Satisfaction};
 pub use end_state::{EndState, EndStateClass};

@@ -68,6 +68,10 @@ fn schemas_are_listed_and_printed() {
     assert_eq!(code, Some(0));
     let schema: Value = serde_json::from_str(&stdout).unwrap();
     assert!(schema["properties"]["data"].is_object(), "{schema}");
+    let (code, stdout, _) = run(&["schema", "asyncapi"], dir.path());
+    assert_eq!(code, Some(0));
+    let document: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(document["channels"]["cdr"]["address"], "tccc.cdr");
 }
 
 #[test]

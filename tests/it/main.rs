@@ -5,6 +5,7 @@ mod support;
 
 mod accepts;
 mod admin;
+mod amqp;
 mod authenticates;
 mod cli;
 mod controls;

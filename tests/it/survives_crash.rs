@@ -15,9 +15,9 @@ use crate::support::{
     GatewayBuilder, Outcome, Sender, by_id, cdr, events, eventually, folder, trunkline, wait_for_events,
 };
 
-const SENDERS: u64 = 32;
+pub const SENDERS: u64 = 32;
 
-fn setting(name: &str, default: u64) -> u64 {
+pub fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |value| value.parse().expect("a number"))
 }
 
@@ -63,15 +63,15 @@ async fn a_load_with_resends_and_kills_loses_nothing() {
     );
 }
 
-struct Load {
-    sent: AtomicU64,
-    pushes: u64,
-    acknowledged: Mutex<HashSet<String>>,
+pub struct Load {
+    pub sent: AtomicU64,
+    pub pushes: u64,
+    pub acknowledged: Mutex<HashSet<String>>,
 }
 
 impl Load {
     /// Sends every `SENDERS`th push, each twice in a while, always to where the gateway is now.
-    async fn send(self: Arc<Self>, first: u64, url: watch::Receiver<String>) {
+    pub async fn send(self: Arc<Self>, first: u64, url: watch::Receiver<String>) {
         let sender = Sender::new("");
         for number in (first..self.pushes).step_by(SENDERS as usize) {
             let id = format!("push-{number}");
@@ -130,7 +130,7 @@ fn dump(dir: &Path) -> Vec<Value> {
     String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-fn each_once_in_the_journal(dir: &Path) {
+pub fn each_once_in_the_journal(dir: &Path) {
     let mut offsets: HashMap<String, u64> = HashMap::new();
     for line in dump(dir) {
         let id = line["push_id"].as_str().unwrap().to_owned();
@@ -142,7 +142,7 @@ fn each_once_in_the_journal(dir: &Path) {
 }
 
 /// The first delivery of each event follows the journal's order within its session.
-fn in_order_by_session(events: &[Value], dir: &Path) {
+pub fn in_order_by_session(events: &[Value], dir: &Path) {
     let places: HashMap<String, u64> = dump(dir)
         .into_iter()
         .map(|line| (line["push_id"].as_str().unwrap().to_owned(), line["offset"].as_u64().unwrap()))

@@ -6,3 +6,4 @@
 
 pub mod process;
 pub mod kafka;
+pub mod rabbitmq;
