@@ -197,6 +197,12 @@ pub trait Journal: Send + Sync + 'static {
     /// A resend of a push that is just being accepted joins its outcome. Calls made together share one sync, without lingering.
     async fn accept(&self, push: Push) -> Result<Accepted, AcceptError>;
 
+    /// As [`Journal::accept`], for a push that follows from a delivery. Its event is settled only afterwards, so a full journal that
+    /// refused it would never get room again: an implementation that can be full SHOULD take it past its limit, within a bound.
+    async fn accept_derived(&self, push: Push) -> Result<Accepted, AcceptError> {
+        self.accept(push).await
+    }
+
     /// Makes `sink` known: from now on entries are kept for it. Does nothing where it is known. Durable when it returns.
     async fn register_sink(&self, sink: &SinkName, start: Start) -> Result<(), Error>;
 

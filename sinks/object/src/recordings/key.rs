@@ -106,6 +106,14 @@ impl Template {
         Ok(Self(parts))
     }
 
+    /// The folder that all keys are in; empty or with `/` at its end.
+    pub(super) fn folder(&self) -> &str {
+        match self.0.first() {
+            Some(Part::Literal(text)) => text.rfind('/').map_or("", |end| &text[..=end]),
+            _ => "",
+        }
+    }
+
     pub(super) fn render(&self, values: &Values<'_>) -> String {
         let mut key = String::new();
         for part in &self.0 {
@@ -177,7 +185,9 @@ mod tests {
         let template = Template::parse(DEFAULT).unwrap();
         assert_eq!(template.render(&values(Some("s-1"), Some("r-1"))), "main/1400/date=2026-08-17/s-1/r-1");
         assert_eq!(template.render(&values(None, None)), "main/1400/date=2026-08-17/none/p-1");
+        assert_eq!(template.folder(), "");
         let template = Template::parse("a/{action}/{hour}-{recording_id}").unwrap();
+        assert_eq!(template.folder(), "a/");
         assert_eq!(template.render(&values(None, Some("r"))), "a/record/21-r");
     }
 
