@@ -1,1 +1,3 @@
 //! The sinks `object` and `recordings`.
+
+pub mod store;
