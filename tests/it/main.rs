@@ -15,6 +15,7 @@ mod forwards;
 mod isolates_sinks;
 mod keeps_privacy;
 mod layering;
+mod recordings;
 mod reloads;
 mod samples;
 mod selects_and_masks;
