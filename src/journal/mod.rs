@@ -198,7 +198,8 @@ pub trait Journal: Send + Sync + 'static {
     async fn accept(&self, push: Push) -> Result<Accepted, AcceptError>;
 
     /// As [`Journal::accept`], for a push that follows from a delivery. Its event is settled only afterwards, so a full journal that
-    /// refused it would never get room again: an implementation that can be full SHOULD take it past its limit, within a bound.
+    /// refused it might never get room again: an implementation that can be full SHOULD take it past its limit. An entry has at most
+    /// one such push for each sink, so that is a bound too.
     async fn accept_derived(&self, push: Push) -> Result<Accepted, AcceptError> {
         self.accept(push).await
     }

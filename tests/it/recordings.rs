@@ -297,7 +297,7 @@ async fn a_full_journal_is_drained_although_every_delivery_adds_a_push() {
     let dir = folder();
     let builder = || {
         GatewayBuilder::new(dir.path())
-            .config("journal = { size_max = \"64KiB\", disk = { segment_size = \"16KiB\" } }")
+            .config("ingress.body_size_max = \"16KiB\"\njournal = { size_max = \"256KiB\", disk = { segment_size = \"64KiB\" } }")
             .sinks(&sinks(dir.path(), "500ms"))
             .expect_errors()
     };

@@ -72,10 +72,10 @@ impl Shared {
         Ok(())
     }
 
-    /// Whether one more segment may be made within `size_max` and `beyond` bytes more; gives back what can be. While no sink is registered nobody needs
+    /// Whether one more segment may be made within `size_max`; gives back what can be. While no sink is registered nobody needs
     /// the entries, so the oldest make room.
-    pub(super) fn make_room(&self, beyond: u64) -> io::Result<bool> {
-        let fits = || self.catalog.bytes() + self.options.segment_size <= self.options.size_max + beyond;
+    pub(super) fn make_room(&self) -> io::Result<bool> {
+        let fits = || self.catalog.bytes() + self.options.segment_size <= self.options.size_max;
         if fits() {
             return Ok(true);
         }

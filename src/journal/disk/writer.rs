@@ -11,7 +11,7 @@
 //! | no new segment can be made | `Unavailable` | tried again once a second |
 //! | less than `reserve` is free | `Unavailable` | looked at again four times a second |
 //! | `size_max` is reached | `Full` | looked at again four times a second |
-//! | `size_max` is reached, but the push is derived | as usual, [`DERIVED_SEGMENTS`] further | nothing else is taken until that is given back |
+//! | `size_max` is reached, but the push is derived | as usual | nothing else is taken until there is room again |
 //!
 //! Duplicates are answered in every case. Marks of pushes that were not written are taken back before anybody is answered.
 
@@ -42,9 +42,6 @@ const IDLE: Duration = Duration::from_secs(1);
 const IN_TROUBLE: Duration = Duration::from_millis(250);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 const LOOK_AT_SPACE_EVERY: Duration = Duration::from_millis(250);
-/// How far past `size_max` derived pushes may go: without them their events could not be settled, nor space be given back. About as
-/// much as the events of one segment can derive.
-const DERIVED_SEGMENTS: u64 = 2;
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
@@ -325,16 +322,15 @@ impl Writer {
         drop(self.helper.send(Job::Seal { segment, ids }));
     }
 
-    /// Begins the next segment, within `size_max`, or a little further for a derived push.
+    /// Begins the next segment, within `size_max` unless it is for a derived push: its event could else not be settled, nor space be
+    /// given back. There are at most as many of those as entries that are held.
     fn next_segment(&mut self, is_derived: bool) -> Result<(), AcceptError> {
         if Instant::now() < self.retry_at {
             return Err(self.refusal());
         }
-        let options = &self.shared.options;
-        let beyond = if is_derived { DERIVED_SEGMENTS * options.segment_size } else { 0 };
-        let made = self.shared.make_room(beyond).and_then(|has_room| {
+        let made = self.shared.make_room().and_then(|has_room| {
             self.is_full = !has_room;
-            has_room.then(|| make_segment(&self.shared, self.next)).transpose()
+            (has_room || is_derived).then(|| make_segment(&self.shared, self.next)).transpose()
         });
         match made {
             Ok(Some(Made { segment, file })) => {
@@ -380,7 +376,7 @@ impl Writer {
             // Why it failed, if it did, is in `fault`.
             drop(self.next_segment(false));
         } else if self.is_full {
-            match self.shared.make_room(0) {
+            match self.shared.make_room() {
                 Ok(has_room) => self.is_full = !has_room,
                 Err(error) => self.fault = Some(format!("cannot give back space: {error}")),
             }

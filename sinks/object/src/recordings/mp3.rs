@@ -27,6 +27,9 @@ const HZ_V1: [u32; 3] = [44_100, 48_000, 32_000];
 const HEADER_LEN: usize = 4;
 const ID3V2_HEADER_LEN: usize = 10;
 
+/// Where no frame is met within so many bytes, tags not counted, it is none of MPEG.
+const SEARCH_LEN_MAX: u64 = 128 << 10;
+
 /// The fixed part of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Header {
@@ -56,7 +59,7 @@ pub(super) struct Clock {
     /// Bytes of frames, and bytes that are neither frame nor tag.
     sound: u64,
     junk: u64,
-    /// A tag of the end was met.
+    /// Nothing more is counted: a tag of the end was met, or no frame at all.
     is_over: bool,
 }
 
@@ -120,6 +123,7 @@ impl Clock {
                 Found::Junk => {
                     self.junk += 1;
                     at += 1;
+                    self.is_over = self.first.is_none() && self.junk > SEARCH_LEN_MAX;
                 }
                 Found::End => self.is_over = true,
                 Found::Unclear => break,
