@@ -13,7 +13,7 @@ use prometheus::{
 };
 
 use crate::names::{SinkName, SourceName};
-use crate::tccc::KNOWN_ACTIONS;
+use crate::tccc::{KNOWN_ACTIONS, names_a_recording};
 
 /// What `action` says of a push whose action is not one of [`KNOWN_ACTIONS`].
 pub const OTHER_ACTION: &str = "other";
@@ -111,6 +111,15 @@ pub struct SinkMetrics {
     pub oldest_pending_seconds: Gauge,
     pub dead_letters: IntGauge,
     pub breaker_open: IntGauge,
+    /// For sinks that archive recordings.
+    pub recordings: Option<RecordingMetrics>,
+}
+
+/// The series of a sink that archives recordings.
+#[derive(Clone)]
+pub struct RecordingMetrics {
+    archived: IntCounter,
+    lost: IntCounter,
 }
 
 #[derive(Clone)]
@@ -130,6 +139,8 @@ struct SinkFamilies {
     oldest_pending_seconds: prometheus::GaugeVec,
     dead_letters: IntGaugeVec,
     breaker_open: IntGaugeVec,
+    recordings_archived: IntCounterVec,
+    recordings_lost: IntCounterVec,
 }
 
 /// Buckets around the reply budget of 100 ms (p99.9) and 500 ms (never more).
@@ -212,6 +223,16 @@ impl Metrics {
             oldest_pending_seconds: families.oldest_pending_seconds.with_label_values(&name),
             dead_letters: families.dead_letters.with_label_values(&name),
             breaker_open: families.breaker_open.with_label_values(&name),
+            recordings: None,
+        }
+    }
+
+    /// What a sink that archives recordings has beside, made at 0.
+    pub fn recordings(&self, sink: &SinkName) -> RecordingMetrics {
+        let name = [sink.as_str()];
+        RecordingMetrics {
+            archived: self.sinks.recordings_archived.with_label_values(&name),
+            lost: self.sinks.recordings_lost.with_label_values(&name),
         }
     }
 
@@ -229,6 +250,10 @@ impl Metrics {
         ];
         if attempts.into_iter().chain(others).any(|removed| removed.is_err()) {
             tracing::debug!(%sink, "the sink had not all of its series");
+        }
+        // Few sinks have these.
+        for family in [&families.recordings_archived, &families.recordings_lost] {
+            drop(family.remove_label_values(&name));
         }
     }
 
@@ -261,6 +286,23 @@ impl SourceMetrics {
     /// `reason` is one of [`AUTH_FAILURES`].
     pub fn auth_failure(&self, reason: &'static str) {
         self.auth_failures.with_label_values(&[self.source.as_str(), reason]).inc();
+    }
+}
+
+impl SinkMetrics {
+    /// An event of `action` was delivered.
+    pub fn count_delivered(&self, action: &str) {
+        self.delivered.inc();
+        if let Some(recordings) = self.recordings.as_ref().filter(|_| names_a_recording(action)) {
+            recordings.archived.inc();
+        }
+    }
+
+    /// An event of `action` became a dead letter.
+    pub fn count_dead(&self, action: &str) {
+        if let Some(recordings) = self.recordings.as_ref().filter(|_| names_a_recording(action)) {
+            recordings.lost.inc();
+        }
     }
 }
 
@@ -340,6 +382,16 @@ impl SinkFamilies {
             ),
             dead_letters: families.gauges("sink_dead_letters", "Dead letters that are kept for the sink.", &["sink"]),
             breaker_open: families.gauges("sink_breaker_open", "1 while the sink is judged to be away.", &["sink"]),
+            recordings_archived: families.counters(
+                "recordings_archived_total",
+                "Recordings that were stored, length and checksum verified.",
+                &["sink"],
+            ),
+            recordings_lost: families.counters(
+                "recordings_lost_total",
+                "Recordings that could not be fetched or stored, and became dead letters.",
+                &["sink"],
+            ),
         }
     }
 }

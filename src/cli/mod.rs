@@ -6,6 +6,7 @@ mod dead_letters;
 mod health;
 mod journal;
 mod output;
+mod recordings;
 mod run;
 mod schema;
 mod send;
@@ -72,6 +73,8 @@ enum Command {
     Sinks(sinks::SinksArgs),
     /// Look into the journal's files; works beside a running gateway.
     Journal(journal::JournalArgs),
+    /// Hold what events name against what is archived; works beside a running gateway.
+    Recordings(recordings::RecordingsArgs),
     /// Print the JSON Schema of an action's events, or the list of schemas.
     Schema(schema::SchemaArgs),
     /// Print the version.
@@ -106,6 +109,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Health(args) => health::run(&global, args).await,
         Command::Sinks(args) => sinks::run(&global, args).await,
         Command::Journal(args) => journal::run(&global, args),
+        Command::Recordings(args) => recordings::run(&global, args).await,
         Command::Schema(args) => schema::run(args, global.json),
         Command::Version => {
             println!("trunkline {}", env!("CARGO_PKG_VERSION"));

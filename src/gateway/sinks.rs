@@ -90,6 +90,8 @@ impl Sinks {
             if paused.contains(&name) {
                 status.pause();
             }
+            let mut metrics = self.metrics.sink(&name);
+            metrics.recordings = sink.archive().map(|_| self.metrics.recordings(&name));
             let pipelines = (0..self.journal.shards()).map(|shard| {
                 Pipeline::new(
                     name.clone(),
@@ -97,7 +99,7 @@ impl Sinks {
                     Arc::clone(&sink),
                     Arc::clone(&self.journal),
                     shard,
-                    self.metrics.sink(&name),
+                    metrics.clone(),
                     self.metrics.normalise_warnings.clone(),
                     Arc::clone(&status),
                 )

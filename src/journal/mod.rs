@@ -203,6 +203,13 @@ pub trait Journal: Send + Sync + 'static {
     /// A resend of a push that is just being accepted joins its outcome. Calls made together share one sync, without lingering.
     async fn accept(&self, push: Push) -> Result<Accepted, AcceptError>;
 
+    /// As [`Journal::accept`], for a push that follows from a delivery. Its event is settled only afterwards, so a full journal that
+    /// refused it might never get room again: an implementation that can be full SHOULD take it past its limit. An entry has at most
+    /// one such push for each sink, so that is a bound too.
+    async fn accept_derived(&self, push: Push) -> Result<Accepted, AcceptError> {
+        self.accept(push).await
+    }
+
     /// Makes `sink` known: from now on entries are kept for it. Does nothing where it is known. Durable when it returns.
     async fn register_sink(&self, sink: &SinkName, start: Start) -> Result<(), Error>;
 

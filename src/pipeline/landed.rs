@@ -107,7 +107,7 @@ impl Run<'_> {
     fn delivered(&mut self, seq: Seq) {
         let (_, push) = self.window.look(seq);
         self.pipe.metrics.delivery_seconds.observe(seconds_since(push.received_at));
-        self.pipe.metrics.delivered.inc();
+        self.pipe.metrics.count_delivered(&push.action);
         self.pipe.status.delivered_one();
         self.window.settle(seq);
         self.pace.settled_one();
@@ -167,7 +167,7 @@ pub(super) async fn accept(journal: Arc<dyn Journal>, push: Push, tell: impl Fn(
     let mut rng = fastrand::Rng::new();
     let mut failures = 0;
     loop {
-        match journal.accept(push.clone()).await {
+        match journal.accept_derived(push.clone()).await {
             Ok(_) => return Ok(()),
             Err(error @ AcceptError::TooLarge { .. }) => {
                 return Err(Fault::new("derived-push", format!("delivered, but its derived push is refused: {error}")));

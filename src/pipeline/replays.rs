@@ -286,7 +286,7 @@ impl Run<'_> {
         let delay = match outcome {
             Outcome::Delivered { .. } => {
                 metrics.attempts_delivered.inc();
-                metrics.delivered.inc();
+                metrics.count_delivered(&ticket.letter.push.action);
                 self.pipe.status.delivered_one();
                 return self.replaying.fates.delivered.push(ticket.letter.id);
             }

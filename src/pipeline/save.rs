@@ -81,6 +81,7 @@ impl Run<'_> {
                 }
                 for (seq, letter) in seqs.into_iter().zip(&letters) {
                     self.letter_log.tell(letter, now);
+                    self.pipe.metrics.count_dead(&letter.push.action);
                     self.window.settle(seq);
                 }
                 self.count_letters();

@@ -59,6 +59,11 @@ pub const KNOWN_ACTIONS: [&str; 6] = ["cdr", "record", "voicemail", "imcdr", "vi
 /// Documented by the sender, but a routing query and not a push: always refused.
 pub const SPECIFIED_SEAT: &str = "specifiedSeat";
 
+/// Whether pushes of `action` name a recording that can be fetched.
+pub fn names_a_recording(action: &str) -> bool {
+    ["record", "voicemail"].iter().any(|named| named.eq_ignore_ascii_case(action))
+}
+
 /// What the ingress needs to know of a body before it can be accepted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Head {

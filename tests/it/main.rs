@@ -18,6 +18,7 @@ mod isolates_sinks;
 mod kafka;
 mod keeps_privacy;
 mod layering;
+mod recordings;
 mod reloads;
 mod samples;
 mod selects_and_masks;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{Batch, Fault, Format, Outcome};
+use crate::{Archive, Batch, Fault, Format, Outcome};
 
 /// The sink as a whole cannot deliver just now.
 pub type Unavailable = Fault;
@@ -46,6 +46,11 @@ pub trait Sink: Send + Sync + 'static {
     /// [`Needs::resumes_positions`] is set: the pipeline goes on after it, whatever its own checkpoint says.
     async fn resume(&self, _shard: u16) -> Result<Option<u64>, Unavailable> {
         Ok(None)
+    }
+
+    /// What this sink has archived, for sinks that archive what events only name.
+    fn archive(&self) -> Option<&dyn Archive> {
+        None
     }
 
     /// Gives back connections and files. Nothing is delivered afterwards.

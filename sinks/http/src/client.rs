@@ -9,10 +9,10 @@ use bytes::{Bytes, BytesMut};
 use reqwest::{Certificate, Identity, Request, Response, redirect};
 use sink_api::BuildError;
 use sink_api::guard::{Guard, NoneAllowed};
+use sink_api::http::{GuardedResolver, Lookup};
 
 use crate::address::Address;
 use crate::error::{Error, Reply};
-use crate::resolver::{GuardedResolver, Lookup};
 use crate::settings::{Settings, Tls};
 
 /// So much of a reply's body is read, so that its connection can be used again; after more the connection is given up.

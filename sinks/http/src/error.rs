@@ -16,17 +16,13 @@
 //! A connection that is lost after the request went out is the event's trouble, since it may be what makes the receiver fall over;
 //! unless the receiver cannot be connected to any more: then it is away.
 
-use std::error::Error as StdError;
-use std::io;
 use std::time::{Duration, SystemTime};
 
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use sink_api::guard::NoneAllowed;
+use sink_api::http::{Failure, retry_after};
 use sink_api::{Fault, Outcome};
-
-/// A cause is cut after so many characters.
-const CAUSE_CHARS_MAX: usize = 200;
 
 /// No reply came. `place` is `host:port`.
 #[derive(Debug, thiserror::Error)]
@@ -63,19 +59,14 @@ pub(crate) struct Reply {
 }
 
 impl Error {
-    /// The client library's errors in our words: its own texts would show the URL, whose query is private.
     pub(crate) fn of(error: &reqwest::Error, place: String) -> Self {
-        let chain = || std::iter::successors(Some(error as &(dyn StdError + 'static)), |error| deeper(*error));
-        let cause = chain().last().map(|deepest| shown(&deepest.to_string())).unwrap_or_default();
-        if let Some(refused) = chain().find_map(|error| error.downcast_ref::<NoneAllowed>()) {
-            return Self::AddressRefused { place, refused: refused.clone() };
-        }
-        match error {
-            error if error.is_dns() => Self::Dns { place, cause },
-            _ if chain().any(is_tls_error) => Self::Tls { place, cause },
-            error if error.is_connect() => Self::Connect { place, cause },
-            error if error.is_timeout() => Self::Timeout { place },
-            _ => Self::Lost { place, cause },
+        match Failure::of(error) {
+            Failure::AddressRefused(refused) => Self::AddressRefused { place, refused },
+            Failure::Dns(cause) => Self::Dns { place, cause },
+            Failure::Tls(cause) => Self::Tls { place, cause },
+            Failure::Connect(cause) => Self::Connect { place, cause },
+            Failure::Timeout => Self::Timeout { place },
+            Failure::Lost(cause) => Self::Lost { place, cause },
         }
     }
 
@@ -93,24 +84,6 @@ impl Error {
             Self::Closed => "closed".to_owned(),
         }
     }
-}
-
-/// What an error is caused by. An `io::Error` hides what it was made from behind its `source`, which is one step too deep.
-fn deeper<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
-    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        Some(inner) => Some(inner),
-        None => error.source(),
-    }
-}
-
-/// Of what TLS minds, only the kind arrives here for sure: HTTP/2 turns the rest into text. Nothing else reports this kind.
-fn is_tls_error(error: &(dyn StdError + 'static)) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::InvalidData)
-}
-
-/// Text of the other side or of a library, safe to log.
-fn shown(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(CAUSE_CHARS_MAX).collect()
 }
 
 impl From<Error> for Fault {
@@ -160,35 +133,9 @@ impl Reply {
     }
 }
 
-/// RFC 9110 section 10.2.3: seconds, or a date, which may have passed.
-fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
-    let text = text.trim();
-    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Some(text.parse().map_or(Duration::MAX, Duration::from_secs));
-    }
-    let date = httpdate::parse_http_date(text).ok()?;
-    Some(date.duration_since(now).unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn retry_after_is_read_in_seconds_and_in_every_form_of_a_date() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-        let seconds = |text| retry_after(text, now).map(|after| after.as_secs());
-        assert_eq!(seconds("0"), Some(0));
-        assert_eq!(seconds(" 120 "), Some(120));
-        assert_eq!(seconds("99999999999999999999999"), Some(u64::MAX));
-        assert_eq!(seconds("Sun, 06 Nov 1994 08:50:37 GMT"), Some(60));
-        assert_eq!(seconds("Sunday, 06-Nov-94 08:50:37 GMT"), Some(60));
-        assert_eq!(seconds("Sun Nov  6 08:50:37 1994"), Some(60));
-        assert_eq!(seconds("Sun, 06 Nov 1994 08:00:00 GMT"), Some(0));
-        for text in ["", "-1", "1.5", "soon"] {
-            assert_eq!(seconds(text), None, "{text}");
-        }
-    }
 
     #[test]
     fn every_status_has_its_outcome() {
@@ -213,11 +160,5 @@ mod tests {
             };
             assert_eq!(found, expected, "{status}");
         }
-    }
-
-    #[test]
-    fn a_cause_is_short_and_has_no_control_characters() {
-        assert_eq!(shown("a\u{1b}[31mb\n"), "a[31mb");
-        assert_eq!(shown(&"x".repeat(1000)).len(), 200);
     }
 }

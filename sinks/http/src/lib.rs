@@ -5,14 +5,13 @@
 //! use proxies, and to repeat in a fault what the receiver says, the URL's query or credentials.
 //!
 //! In reading order: what can be set (`settings`, `address`), what is sent (`message`, `signature`, `headers`), over what
-//! (`resolver`, `client`, `token`, `target`), in which order (`delivery`), and what the answers mean (`error`).
+//! (`client`, `token`, `target`), in which order (`delivery`), and what the answers mean (`error`).
 
 mod settings;
 mod address;
 mod message;
 mod signature;
 mod headers;
-mod resolver;
 mod client;
 mod token;
 mod target;
@@ -22,11 +21,11 @@ mod error;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use sink_api::http::{Lookup, System};
 use sink_api::{Batch, BuildError, Context, Event, Outcome, Problem, Sink, SinkKind, Unavailable};
 
 use crate::delivery::Post;
 use crate::message::Shape;
-use crate::resolver::{Lookup, System};
 pub use crate::settings::{Auth, Mode, Secrets, Settings, Tls};
 use crate::target::Target;
 

@@ -303,6 +303,11 @@ fn slot_path(dir: &std::path::Path, sink: &SinkName, slot: usize) -> PathBuf {
     dir.join(format!("{}.{}", encode_name(sink.as_str()), SLOTS[slot]))
 }
 
+/// The files that a sink's checkpoint may be in.
+pub(super) fn slot_paths(dir: &std::path::Path, sink: &SinkName) -> Vec<PathBuf> {
+    (0..SLOTS.len()).map(|slot| slot_path(dir, sink, slot)).collect()
+}
+
 fn paused_path(dir: &std::path::Path, sink: &SinkName) -> PathBuf {
     dir.join(format!("{}{PAUSED}", encode_name(sink.as_str())))
 }

@@ -234,6 +234,31 @@ async fn at_its_limit_the_journal_refuses_until_a_sink_settles() {
 }
 
 #[tokio::test]
+async fn derived_pushes_go_past_the_limit_so_that_their_events_can_be_settled() {
+    let (journal, _) = open(&SimFs::new(1));
+    journal.register_sink(&sink(), Start::Oldest).await.unwrap();
+    let mut accepted = 0;
+    while journal.accept(large(accepted)).await.is_ok() {
+        accepted += 1;
+    }
+    for n in 0..accepted {
+        journal.accept_derived(large(1000 + n)).await.unwrap();
+        let other = journal.accept(large(2000)).await;
+        assert!(matches!(other, Err(AcceptError::Full { .. })), "the room is for derived pushes alone: {other:?}");
+    }
+    eventually(|| journal.health().trouble.is_some()).await;
+    let fence = journal.lease(&sink(), 0).await.unwrap().unwrap().fence;
+    let settled = Checkpoint { low: Offset(2 * accepted as u64), ..Checkpoint::default() };
+    let room = async {
+        while journal.accept(large(2000)).await.is_err() {
+            journal.commit(&fence, &settled).await.unwrap();
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), room).await.expect("space was given back");
+    eventually(|| journal.health().trouble.is_none()).await;
+}
+
+#[tokio::test]
 async fn without_a_sink_the_oldest_segment_makes_room() {
     let (journal, _) = open(&SimFs::new(1));
     for n in 0..100 {

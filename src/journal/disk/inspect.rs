@@ -11,16 +11,18 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::checkpoints::read_slot;
-use super::dead_letters::scan_log;
+use super::checkpoints::{read_slot, slot_paths};
+use super::dead_letters::{letter, scan_log};
 use super::file_header::{FILE_HEADER_LEN, FileHeader, LogId, ReadHeader};
 use super::frame::{HEADER_LEN, Kind, Meta, seed_of};
 use super::fs::{FileSystem, Handle, RealFileSystem, read_exact_at, read_whole};
 use super::identity::{ReadIdentity, read_identity};
 use super::ids::Ids;
-use super::layout::{FORMAT_VERSION, Layout, ids_first, letters_number, segment_first, segment_name};
+use super::layout::{FORMAT_VERSION, Layout, encode_name, ids_first, letters_number, segment_first, segment_name};
 use super::recovery::read_header;
 use super::scan::{Bounds, FrameAt, Scanned, scan};
+use crate::journal::{Checkpoint, DeadLetter, Entry, Push};
+use crate::names::{Offset, SinkName};
 
 /// Why a directory could not be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +104,59 @@ pub fn dump(dir: &Path, mut line: impl FnMut(DumpLine)) -> Result<(), InspectErr
         }
     }
     Ok(())
+}
+
+/// Gives every entry that is held to `take`, with its body as it is, by offset.
+pub fn entries(dir: &Path, mut take: impl FnMut(Entry)) -> Result<(), InspectError> {
+    let inspection = Inspection::begin(dir)?;
+    for first in inspection.segments()? {
+        let Some((file, Some((_, scanned)))) = inspection.scan_segment(first)? else { continue };
+        for frame in &scanned.frames {
+            let path = inspection.layout.segment(first);
+            take(entry_of(&file, frame).map_err(|source| InspectError::Io { path, source })?);
+        }
+    }
+    Ok(())
+}
+
+/// The dead letters that are kept for `sink`, by rising number.
+pub fn dead_letters(dir: &Path, sink: &SinkName) -> Result<Vec<DeadLetter>, InspectError> {
+    let inspection = Inspection::begin(dir)?;
+    let dir = inspection.layout.dead_letters().join(encode_name(sink.as_str()));
+    let listed = match inspection.fs.list(&dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        listed => listed.map_err(|source| InspectError::Io { path: dir.clone(), source })?,
+    };
+    let mut names: Vec<_> = listed.into_iter().filter_map(|it| Some((letters_number(&it.name)?, it.name))).collect();
+    names.sort_unstable();
+    let mut held = BTreeMap::new();
+    for (_, name) in names {
+        let path = dir.join(name);
+        let Some(file) = inspection.open(&path)? else { continue };
+        let failed = |source| InspectError::Io { path: path.clone(), source };
+        let Some((_, scanned)) = scan_log(&*file).map_err(failed)? else { continue };
+        for frame in &scanned.frames {
+            let number = frame.head.number;
+            match frame.head.kind {
+                Kind::Letter => drop(held.insert(number, letter_of(&file, frame, sink).map_err(failed)?)),
+                Kind::LetterRemoved => drop(held.remove(&number)),
+                Kind::Entry | Kind::NextNumber => {}
+            }
+        }
+    }
+    Ok(held.into_values().collect())
+}
+
+/// How far `sink` has settled; `None` where the journal does not know it.
+pub fn checkpoint(dir: &Path, sink: &SinkName) -> Result<Option<Checkpoint>, InspectError> {
+    let inspection = Inspection::begin(dir)?;
+    let mut newest: Option<(u64, Checkpoint)> = None;
+    for path in slot_paths(&inspection.layout.checkpoints(), sink) {
+        let Some(file) = inspection.open(&path)? else { continue };
+        let bytes = read_whole(&*file, u64::MAX).map_err(|source| InspectError::Io { path, source })?;
+        newest = newest.into_iter().chain(read_slot(&bytes)).max_by_key(|(sequence, _)| *sequence);
+    }
+    Ok(newest.map(|(_, checkpoint)| checkpoint))
 }
 
 /// A segment's file, and what is in it where its header verifies.
@@ -273,9 +328,7 @@ impl Inspection {
 }
 
 fn line_of(file: &Handle, frame: &FrameAt) -> io::Result<DumpLine> {
-    let mut meta = vec![0; frame.head.meta_len as usize];
-    read_exact_at(&**file, &mut meta, frame.at + HEADER_LEN as u64)?;
-    let push = Meta(&meta).push(frame.head.received_ms, Bytes::new()).ok_or(ErrorKind::InvalidData)?;
+    let push = push_of(file, frame, false)?;
     Ok(DumpLine {
         offset: frame.head.number,
         push_id: push.id.as_str().to_owned(),
@@ -285,4 +338,28 @@ fn line_of(file: &Handle, frame: &FrameAt) -> io::Result<DumpLine> {
         received_at: push.received_at,
         size_bytes: u64::from(frame.head.body_len),
     })
+}
+
+fn entry_of(file: &Handle, frame: &FrameAt) -> io::Result<Entry> {
+    Ok(Entry { offset: Offset(frame.head.number), push: push_of(file, frame, true)? })
+}
+
+fn push_of(file: &Handle, frame: &FrameAt, with_body: bool) -> io::Result<Push> {
+    let (meta, body) = parts_of(file, frame, with_body)?;
+    Ok(Meta(&meta).push(frame.head.received_ms, body).ok_or(ErrorKind::InvalidData)?)
+}
+
+fn letter_of(file: &Handle, frame: &FrameAt, sink: &SinkName) -> io::Result<DeadLetter> {
+    let (meta, body) = parts_of(file, frame, true)?;
+    Ok(letter(sink, &frame.head, &meta, body).ok_or(ErrorKind::InvalidData)?)
+}
+
+/// Meta and body of a frame.
+fn parts_of(file: &Handle, frame: &FrameAt, with_body: bool) -> io::Result<(Vec<u8>, Bytes)> {
+    let mut meta = vec![0; frame.head.meta_len as usize];
+    let at = frame.at + HEADER_LEN as u64;
+    read_exact_at(&**file, &mut meta, at)?;
+    let mut body = vec![0; if with_body { frame.head.body_len as usize } else { 0 }];
+    read_exact_at(&**file, &mut body, at + meta.len() as u64)?;
+    Ok((meta, body.into()))
 }

@@ -100,6 +100,24 @@ impl DiskJournal {
         }
     }
 
+    /// Hands a push to the writer and waits for its answer.
+    async fn take(&self, push: Push, is_derived: bool) -> Result<Accepted, AcceptError> {
+        let begun = Instant::now();
+        let key = frame::key_of(&push.source, &push.id);
+        let body_crc = crc32c::crc32c(&push.body);
+        let closed = || AcceptError::Unavailable { cause: "the journal is closed".to_owned() };
+        let permit = self.queue.room().await.ok_or_else(closed)?;
+        let (answer, answered) = oneshot::channel();
+        self.queue.push(Request { push, key, body_crc, is_derived, answer, permit });
+        let outcome = match answered.await {
+            Ok(outcome) => outcome,
+            Err(_) if self.shared.is_closed() => Err(closed()),
+            Err(_) => Err(AcceptError::Unknown { cause: "the journal's writer is gone".to_owned() }),
+        };
+        self.shared.reporter.metrics.append_seconds.observe(begun.elapsed().as_secs_f64());
+        outcome
+    }
+
     fn stop(&self) {
         self.shared.is_closed.store(true, Ordering::Release);
         self.queue.close();
@@ -134,20 +152,11 @@ impl Journal for DiskJournal {
     }
 
     async fn accept(&self, push: Push) -> Result<Accepted, AcceptError> {
-        let begun = Instant::now();
-        let key = frame::key_of(&push.source, &push.id);
-        let body_crc = crc32c::crc32c(&push.body);
-        let closed = || AcceptError::Unavailable { cause: "the journal is closed".to_owned() };
-        let permit = self.queue.room().await.ok_or_else(closed)?;
-        let (answer, answered) = oneshot::channel();
-        self.queue.push(Request { push, key, body_crc, answer, permit });
-        let outcome = match answered.await {
-            Ok(outcome) => outcome,
-            Err(_) if self.shared.is_closed() => Err(closed()),
-            Err(_) => Err(AcceptError::Unknown { cause: "the journal's writer is gone".to_owned() }),
-        };
-        self.shared.reporter.metrics.append_seconds.observe(begun.elapsed().as_secs_f64());
-        outcome
+        self.take(push, false).await
+    }
+
+    async fn accept_derived(&self, push: Push) -> Result<Accepted, AcceptError> {
+        self.take(push, true).await
     }
 
     async fn register_sink(&self, sink: &SinkName, start: Start) -> Result<(), Error> {

@@ -26,6 +26,8 @@ pub(super) struct Request {
     pub push: Push,
     pub key: Key,
     pub body_crc: u32,
+    /// It follows from a delivery, and may go past the limit.
+    pub is_derived: bool,
     pub answer: oneshot::Sender<Answer>,
     pub permit: OwnedSemaphorePermit,
 }

@@ -11,6 +11,7 @@
 //! | no new segment can be made | `Unavailable` | tried again once a second |
 //! | less than `reserve` is free | `Unavailable` | looked at again four times a second |
 //! | `size_max` is reached | `Full` | looked at again four times a second |
+//! | `size_max` is reached, but the push is derived | as usual | nothing else is taken until there is room again |
 //!
 //! Duplicates are answered in every case. Marks of pushes that were not written are taken back before anybody is answered.
 
@@ -58,6 +59,8 @@ pub(super) struct Writer {
     /// Too little space is free: how much there is.
     low_space: Option<u64>,
     is_full: bool,
+    /// The segment being written lies past `size_max`: it is for derived pushes alone.
+    is_beyond: bool,
     /// Why the last try to write failed, until one succeeds.
     fault: Option<String>,
     /// The last try to begin a segment failed.
@@ -103,6 +106,7 @@ impl Writer {
             space_seen_at: None,
             low_space: None,
             is_full: false,
+            is_beyond: false,
             fault: None,
             needs_segment: false,
         }
@@ -126,7 +130,7 @@ impl Writer {
         self.look_at_space();
         let mut permits = Vec::with_capacity(requests.len());
         for request in requests {
-            let Request { push, key, body_crc, answer, permit } = request;
+            let Request { push, key, body_crc, is_derived, answer, permit } = request;
             permits.push(permit);
             let received_ms = push.received_at.as_millisecond();
             let latest_ms = self.shared.latest_ms.fetch_max(received_ms, Ordering::Relaxed).max(received_ms);
@@ -137,7 +141,7 @@ impl Writer {
                 self.answer_duplicate(answer, accepted, known.offset);
                 continue;
             }
-            if let Err(error) = self.make_place(frame::push_frame_len(&push)) {
+            if let Err(error) = self.make_place(frame::push_frame_len(&push), is_derived) {
                 send(answer, Err(error));
                 continue;
             }
@@ -159,19 +163,31 @@ impl Writer {
     }
 
     /// Sees to it that a frame of `len` bytes fits behind the group.
-    fn make_place(&mut self, len: u64) -> Result<(), AcceptError> {
+    fn make_place(&mut self, len: u64, is_derived: bool) -> Result<(), AcceptError> {
         let limit = self.shared.options.segment_size - FILE_HEADER_LEN;
         if len > limit {
             return Err(AcceptError::TooLarge { size: len, limit });
         }
-        if let Some(free) = self.low_space {
+        // The space of a segment is reserved when it is made.
+        let needs_space = !is_derived || !self.active_has_place(len);
+        if let Some(free) = self.low_space.filter(|_| needs_space) {
             return Err(AcceptError::Unavailable { cause: low_space_text(free, self.shared.options.reserve) });
+        }
+        if !is_derived && self.is_still_beyond() {
+            return Err(self.refusal());
         }
         if !self.active_has_place(len) {
             self.flush();
-            self.next_segment()?;
+            self.next_segment(is_derived)?;
         }
         Ok(())
+    }
+
+    fn is_still_beyond(&mut self) -> bool {
+        if self.is_beyond && self.shared.catalog.bytes() <= self.shared.options.size_max {
+            (self.is_beyond, self.is_full) = (false, false);
+        }
+        self.is_beyond
     }
 
     fn active_has_place(&self, len: u64) -> bool {
@@ -306,14 +322,15 @@ impl Writer {
         drop(self.helper.send(Job::Seal { segment, ids }));
     }
 
-    /// Begins the next segment, within `size_max`.
-    fn next_segment(&mut self) -> Result<(), AcceptError> {
+    /// Begins the next segment, within `size_max` unless it is for a derived push: its event could else not be settled, nor space be
+    /// given back. There are at most as many of those as entries that are held.
+    fn next_segment(&mut self, is_derived: bool) -> Result<(), AcceptError> {
         if Instant::now() < self.retry_at {
             return Err(self.refusal());
         }
         let made = self.shared.make_room().and_then(|has_room| {
             self.is_full = !has_room;
-            has_room.then(|| make_segment(&self.shared, self.next)).transpose()
+            (has_room || is_derived).then(|| make_segment(&self.shared, self.next)).transpose()
         });
         match made {
             Ok(Some(Made { segment, file })) => {
@@ -327,6 +344,8 @@ impl Writer {
                     self.retire(last);
                 }
                 self.shared.catalog.add(segment);
+                self.is_beyond = self.shared.catalog.bytes() > self.shared.options.size_max;
+                self.is_full = self.is_beyond;
                 self.shared.measure();
                 (self.fault, self.needs_segment) = (None, false);
                 drop(self.helper.send(Job::PrepareSpare));
@@ -355,12 +374,13 @@ impl Writer {
         self.look_at_space();
         if (self.active.is_none() || self.needs_segment) && self.low_space.is_none() {
             // Why it failed, if it did, is in `fault`.
-            drop(self.next_segment());
+            drop(self.next_segment(false));
         } else if self.is_full {
             match self.shared.make_room() {
                 Ok(has_room) => self.is_full = !has_room,
                 Err(error) => self.fault = Some(format!("cannot give back space: {error}")),
             }
+            self.is_still_beyond();
         }
         if let Err(error) = self.probe_after_fault() {
             self.fault = Some(format!("cannot write the journal: {error}"));

@@ -11,9 +11,10 @@ use tempfile::TempDir;
 
 use super::eventually;
 
-/// The program, to be given arguments.
+/// The program, to be given arguments; another build of it where `TRUNKLINE_TEST_PROGRAM` names one.
 pub fn trunkline() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_trunkline"));
+    let program = std::env::var_os("TRUNKLINE_TEST_PROGRAM");
+    let mut command = Command::new(program.unwrap_or_else(|| env!("CARGO_BIN_EXE_trunkline").into()));
     command.env_remove("TRUNKLINE_ADMIN_TOKEN");
     command
 }
@@ -208,6 +209,13 @@ impl Gateway {
     pub async fn reload(&self) -> (u16, Value) {
         let (status, _, answer) = self.call("POST", "/api/v1/reload", None, "").await;
         (status, answer)
+    }
+
+    /// The most memory that it had so far, in KiB.
+    pub fn memory_max_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux says it");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
     /// SIGHUP.

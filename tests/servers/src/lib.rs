@@ -7,3 +7,5 @@
 pub mod process;
 pub mod kafka;
 pub mod rabbitmq;
+pub mod recorder;
+pub mod s3;

@@ -1,6 +1,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use sink_api::Fault;
 use sink_api::conformance::{batch, event};
 
 use super::*;

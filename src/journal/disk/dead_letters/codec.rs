@@ -39,7 +39,7 @@ pub(super) fn put_mark(into: &mut Vec<u8>, seed: u32, kind: Kind, number: u64) {
 }
 
 /// A letter from its meta and body.
-pub(super) fn letter(sink: &SinkName, head: &Head, meta: &[u8], body: Bytes) -> Option<DeadLetter> {
+pub(in super::super) fn letter(sink: &SinkName, head: &Head, meta: &[u8], body: Bytes) -> Option<DeadLetter> {
     let mut meta = Meta(meta);
     Some(DeadLetter {
         id: DeadLetterId { sink: sink.clone(), number: head.number },

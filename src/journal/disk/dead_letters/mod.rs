@@ -20,6 +20,7 @@ use super::shared::lock;
 use crate::journal::{DeadLetter, DeadLetterId, DeadLetterPage, Error, Selection};
 use crate::names::{INGRESS, Offset, SinkName};
 
+pub(super) use self::codec::letter;
 pub(super) use self::store::scan_log;
 
 /// The lower bits of a number are the entry's offset, the upper ones its shard, of which there is one here.
