@@ -13,13 +13,14 @@ pub(crate) type Report = Result<(), RDKafkaErrorCode>;
 pub(crate) struct Flight {
     state: Mutex<State>,
     landed: Notify,
-    /// As `landed`, for threads.
-    landed_for_threads: Condvar,
+    /// Told when all have landed, or one has failed.
+    decided: Condvar,
 }
 
 struct State {
     reports: Vec<Option<Report>>,
     missing: usize,
+    has_failed: bool,
 }
 
 /// Goes with a record through librdkafka and comes back with its report.
@@ -30,8 +31,8 @@ pub(crate) struct Ticket {
 
 impl Flight {
     pub(crate) fn of(seats: usize) -> Arc<Self> {
-        let state = State { reports: vec![None; seats], missing: seats };
-        Arc::new(Self { state: Mutex::new(state), landed: Notify::new(), landed_for_threads: Condvar::new() })
+        let state = State { reports: vec![None; seats], missing: seats, has_failed: false };
+        Arc::new(Self { state: Mutex::new(state), landed: Notify::new(), decided: Condvar::new() })
     }
 
     pub(crate) fn ticket(self: &Arc<Self>, seat: usize) -> Ticket {
@@ -43,9 +44,12 @@ impl Flight {
         let mut state = self.state();
         if state.reports[seat].replace(report).is_none() {
             state.missing -= 1;
+            state.has_failed |= report.is_err();
             if state.missing == 0 {
                 self.landed.notify_one();
-                self.landed_for_threads.notify_one();
+            }
+            if state.missing == 0 || state.has_failed {
+                self.decided.notify_one();
             }
         }
     }
@@ -60,12 +64,13 @@ impl Flight {
         true
     }
 
-    /// As [`Flight::landed`], on a thread that may block.
-    pub(crate) fn landed_blocking(&self, deadline: Instant) -> bool {
+    /// Waits, on a thread that may block, until every report is there or one says that a record failed, which decides for all of a
+    /// transaction; false where neither is so at `deadline`.
+    pub(crate) fn decided_blocking(&self, deadline: Instant) -> bool {
         let patience = deadline.saturating_duration_since(Instant::now());
-        let is_missing = |state: &mut State| state.missing > 0;
-        let waited = self.landed_for_threads.wait_timeout_while(self.state(), patience, is_missing);
-        waited.unwrap_or_else(PoisonError::into_inner).0.missing == 0
+        let is_open = |state: &mut State| state.missing > 0 && !state.has_failed;
+        let waited = self.decided.wait_timeout_while(self.state(), patience, is_open);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     pub(crate) fn reports(&self) -> Vec<Option<Report>> {

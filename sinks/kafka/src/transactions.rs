@@ -324,7 +324,7 @@ fn fill(
         sent.map_err(|code| record_failed(seat, code, true, live))?;
     }
     last(flight.ticket(events.len())).map_err(|code| record_failed(events.len(), code, false, live))?;
-    if !flight.landed_blocking(deadline) {
+    if !flight.decided_blocking(deadline) {
         return Err(Failure::Whole(timed_out(live)));
     }
     let errors = flight.reports().into_iter().enumerate();

@@ -113,13 +113,15 @@ async fn nobody_at_the_address_is_an_outage() {
 async fn an_event_larger_than_a_request_is_refused_alone() {
     let kafka = shared();
     kafka.create_topic("huge.cdr", 3, 1, &[]);
-    let sink = sink(&kafka.brokers(), "topic = \"huge.cdr\"");
-    let events =
-        vec![event("before", "s"), large_noise("huge", "s", 2 << 20), event("after", "s"), event("other", "t")];
-    let outcomes = told(&sink.deliver(&batch(0, 1, events)).await);
-    assert_eq!(outcomes[1], "rejected message-size-too-large", "{outcomes:?}");
-    assert_eq!(outcomes[2], "patience behind");
-    sink.close().await;
+    for more in ["", "transactional = true"] {
+        let properties = "properties = { \"message.timeout.ms\" = 20000 }";
+        let sink = sink(&kafka.brokers(), &format!("topic = \"huge.cdr\"\n{properties}\n{more}"));
+        let huge = large_noise("huge", "s", 2 << 20);
+        let events = vec![event("before", "s"), huge, event("after", "s"), event("other", "t")];
+        let outcomes = told(&sink.deliver(&batch(0, 1, events)).await);
+        assert_eq!(outcomes[..3], ["delivered", "rejected message-size-too-large", "patience behind"]);
+        sink.close().await;
+    }
 }
 
 /// The README's consumer, as it stands there but for the addresses.
