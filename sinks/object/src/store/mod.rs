@@ -28,6 +28,7 @@ use sink_api::{BuildError, Fault};
 use self::bucket::{Bucket, BucketList, BucketUpload};
 use self::disk::{Disk, DiskList, DiskUpload};
 pub use self::error::{Error, Refusal};
+pub(crate) use self::settings::timeout_default;
 pub use self::settings::{Encryption, Provider, StoreSettings};
 
 /// A place for objects. Cheap to share by reference; connections are opened as they are needed.
