@@ -5,4 +5,5 @@
 //! fails with the command that installs it. Nothing here is part of the gateway.
 
 pub mod process;
+pub mod cos;
 pub mod s3;

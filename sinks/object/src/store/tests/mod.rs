@@ -1,6 +1,10 @@
 //! Stores against real servers, scripted ones, and a disk.
 
 mod s3;
+mod cos;
+mod disk;
+mod faults;
+mod scripted;
 
 use bytes::Bytes;
 
