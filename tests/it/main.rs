@@ -5,6 +5,7 @@ mod support;
 
 mod accepts;
 mod admin;
+mod archives;
 mod authenticates;
 mod cli;
 mod controls;
