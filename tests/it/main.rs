@@ -20,3 +20,5 @@ mod reloads;
 mod samples;
 mod selects_and_masks;
 mod survives_crash;
+mod traces;
+mod upgrades;

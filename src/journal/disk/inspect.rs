@@ -3,7 +3,7 @@
 //! Read-only, and without the lock: it works beside a running gateway as well as on a stopped one's directory. What is being
 //! written while it looks is not counted as damage.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
@@ -40,6 +40,8 @@ pub enum InspectError {
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct VerifyReport {
     pub segments: u64,
+    /// How many segments each release wrote.
+    pub writers: BTreeMap<String, u64>,
     pub entries: u64,
     pub dead_letters: u64,
     /// Of segments, ids files and dead letters.
@@ -176,6 +178,7 @@ impl Inspection {
             self.problem(&name, None, 0, "header", "neither copy of the header verifies");
             return Ok(());
         };
+        *self.report.writers.entry(header.writer.to_string()).or_default() += 1;
         if header.first != first || self.log_id.is_some_and(|id| id != header.log_id) {
             self.problem(&name, None, 0, "foreign", "a segment of another journal, or under a wrong name");
             return Ok(());
