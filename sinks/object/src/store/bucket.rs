@@ -61,9 +61,9 @@ impl Bucket {
             .map_err(|error| BuildError(format!("TLS cannot be set up: {error}")))?;
         let (headers, etag_is_md5) = match (&settings.encryption, settings.provider) {
             (Some(encryption), Provider::Cos) => {
-                (cos_encryption(encryption)?, matches!(encryption, Encryption::Managed))
+                (cos_encryption(encryption)?, matches!(encryption, Encryption::Managed {}))
             }
-            (encryption, _) => (EncryptionHeaders::default(), matches!(encryption, None | Some(Encryption::Managed))),
+            (encryption, _) => (EncryptionHeaders::default(), matches!(encryption, None | Some(Encryption::Managed {}))),
         };
         let transport = Transport::new(client, host(settings), headers, etag_is_md5);
         let context = OperationContext::new().with_http_transport(HttpTransporter::new(transport));
@@ -186,7 +186,7 @@ fn s3(settings: &StoreSettings) -> Result<S3, BuildError> {
     }
     Ok(match &settings.encryption {
         None => builder,
-        Some(Encryption::Managed) => builder.server_side_encryption_with_s3_key(),
+        Some(Encryption::Managed {}) => builder.server_side_encryption_with_s3_key(),
         Some(Encryption::Kms { key_id: None }) => builder.server_side_encryption_with_aws_managed_kms_key(),
         Some(Encryption::Kms { key_id: Some(id) }) => builder.server_side_encryption_with_customer_managed_kms_key(id),
         Some(Encryption::Customer { key }) => {
@@ -222,7 +222,7 @@ fn cos_encryption(encryption: &Encryption) -> Result<EncryptionHeaders, BuildErr
         Ok(())
     };
     match encryption {
-        Encryption::Managed => add(&mut headers.begin, "x-cos-server-side-encryption", "AES256")?,
+        Encryption::Managed {} => add(&mut headers.begin, "x-cos-server-side-encryption", "AES256")?,
         Encryption::Kms { key_id } => {
             add(&mut headers.begin, "x-cos-server-side-encryption", "cos/kms")?;
             if let Some(id) = key_id {

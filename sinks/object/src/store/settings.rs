@@ -65,7 +65,7 @@ pub enum Provider {
 #[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Encryption {
     /// With keys that the store keeps.
-    Managed,
+    Managed {},
     /// With a key of the provider's key management; its default key without `key_id`.
     Kms {
         #[serde(default, skip_serializing_if = "Option::is_none")]
