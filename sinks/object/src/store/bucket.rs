@@ -63,7 +63,9 @@ impl Bucket {
             (Some(encryption), Provider::Cos) => {
                 (cos_encryption(encryption)?, matches!(encryption, Encryption::Managed {}))
             }
-            (encryption, _) => (EncryptionHeaders::default(), matches!(encryption, None | Some(Encryption::Managed {}))),
+            (encryption, _) => {
+                (EncryptionHeaders::default(), matches!(encryption, None | Some(Encryption::Managed {})))
+            }
         };
         let transport = Transport::new(client, host(settings), headers, etag_is_md5);
         let context = OperationContext::new().with_http_transport(HttpTransporter::new(transport));
