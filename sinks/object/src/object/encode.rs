@@ -28,7 +28,7 @@ pub(super) enum Error {
 }
 
 pub(super) enum Encoder {
-    Ndjson(Ndjson),
+    Ndjson(Box<Ndjson>),
     Parquet(Box<Parquet>),
 }
 
@@ -61,7 +61,7 @@ impl Layout {
     /// For an object of events of `action`, or of any where they are lines.
     pub(super) fn encoder(self, action: &str) -> Result<Encoder, Error> {
         Ok(match self.file_format {
-            FileFormat::Ndjson => Encoder::Ndjson(Ndjson::new(self.format, self.compression)?),
+            FileFormat::Ndjson => Encoder::Ndjson(Box::new(Ndjson::new(self.format, self.compression)?)),
             FileFormat::Parquet => Encoder::Parquet(Box::new(Parquet::new(action, self.compression)?)),
         })
     }

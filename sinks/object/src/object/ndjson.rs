@@ -22,7 +22,7 @@ pub(super) struct Ndjson {
 
 enum Lines {
     Plain(Vec<u8>),
-    Gzip(GzEncoder<Vec<u8>>),
+    Gzip(Box<GzEncoder<Vec<u8>>>),
     Zstd(Box<ZstdEncoder<'static, Vec<u8>>>),
 }
 
@@ -30,7 +30,9 @@ impl Ndjson {
     pub(super) fn new(format: Format, compression: Compression) -> io::Result<Self> {
         let lines = match compression {
             Compression::None => Lines::Plain(Vec::new()),
-            Compression::Gzip => Lines::Gzip(GzEncoder::new(Vec::new(), flate2::Compression::new(GZIP_LEVEL))),
+            Compression::Gzip => {
+                Lines::Gzip(Box::new(GzEncoder::new(Vec::new(), flate2::Compression::new(GZIP_LEVEL))))
+            }
             Compression::Zstd => {
                 let mut encoder = ZstdEncoder::new(Vec::new(), ZSTD_LEVEL)?;
                 encoder.include_checksum(true)?;

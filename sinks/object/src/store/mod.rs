@@ -86,8 +86,7 @@ impl Store {
             let bucket = root.display().to_string();
             return Ok(Self { backend: Backend::Disk(Disk::new(root)), place: format!("directory {bucket}"), bucket });
         }
-        let endpoint = settings.endpoint_url().unwrap_or_else(|| "Amazon S3".to_owned());
-        let place = format!("bucket {bucket} at {endpoint}");
+        let place = format!("bucket {bucket} at {}", bucket::endpoint(settings));
         Ok(Self { backend: Backend::Bucket(Bucket::new(settings, client)?), bucket, place })
     }
 
