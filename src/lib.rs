@@ -13,14 +13,15 @@
 //!
 //! Dead letters come back through [`replay`], which hands them to the pipeline or the ingress again.
 //!
-//! [`gateway`] puts these together. [`config`] is read before anything is opened; [`admin`], [`metrics`] and [`logging`] let an
-//! operator see; [`cli`] is what a person types. The modules below stand in reading order.
+//! [`gateway`] puts these together. [`config`] is read before anything is opened; [`admin`], [`metrics`], [`logging`] and [`trace`] let
+//! an operator see; [`cli`] is what a person types. The modules below stand in reading order.
 
 pub mod names;
 pub mod crash;
 pub mod config;
 pub mod metrics;
 pub mod logging;
+pub mod trace;
 pub mod serve;
 pub mod ingress;
 pub mod journal;

@@ -6,6 +6,7 @@
 use std::io::IsTerminal;
 
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Registry, reload};
@@ -14,6 +15,9 @@ use crate::config::model::{Log, LogFormat};
 
 /// Lines that wait to be written.
 const LINES_MAX: usize = 16_384;
+
+/// Libraries whose lines hold credentials in the clear, at `debug` and below. None of them is ever written, whatever the filter says.
+const WITHHELD: [&str; 1] = ["reqsign"];
 
 /// Keeps the writing thread; dropping it writes what is left.
 pub struct Logging {
@@ -68,7 +72,8 @@ pub fn init(settings: &Log) -> Result<Logging, Error> {
 }
 
 fn start(filter: reload::Layer<EnvFilter, Registry>, writer: NonBlocking, text: bool) -> Result<(), TryInitError> {
-    let registry = tracing_subscriber::registry().with(filter);
+    let withheld = filter_fn(|line| !WITHHELD.iter().any(|library| line.target().starts_with(library)));
+    let registry = tracing_subscriber::registry().with(filter).with(withheld);
     if text {
         let ansi = std::io::stderr().is_terminal();
         registry.with(tracing_subscriber::fmt::layer().with_ansi(ansi).with_writer(writer)).try_init()

@@ -4,5 +4,10 @@ use crate::config::{Kind, Kinds};
 
 /// Every kind that `type` in a `[sinks.NAME]` can name.
 pub fn kinds() -> Kinds {
-    Kinds::new(vec![Kind::of::<sink_file::File>(), Kind::of::<sink_http::Http>(), Kind::of::<sink_object::Recordings>()])
+    Kinds::new(vec![
+        Kind::of::<sink_file::File>(),
+        Kind::of::<sink_http::Http>(),
+        Kind::of::<sink_object::Object>(),
+        Kind::of::<sink_object::Recordings>(),
+    ])
 }

@@ -2,12 +2,11 @@
 //!
 //! Without a token in the config, whoever reaches a loopback listener may, unless a browser says that another site sent it; a
 //! listener that others reach then grants nothing. Tokens are compared as digests in constant time. An address that brings more
-//! than [`WRONG_MAX`] wrong ones within [`WINDOW`] is answered with 429 in place of 401; the right token always passes.
+//! than [`WRONG_MAX`] wrong ones within a minute is answered with 429 in place of 401; the right token always passes.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -19,11 +18,10 @@ use axum::response::Response;
 use subtle::ConstantTimeEq as _;
 
 use super::problem;
+use crate::serve::throttle::Throttle;
 
-/// Wrong tokens of one address within [`WINDOW`] that are answered with 401.
+/// Wrong tokens of one address within a minute that are answered with 401.
 const WRONG_MAX: u32 = 10;
-const WINDOW: Duration = Duration::from_secs(60);
-/// Past it further addresses are counted together.
 const ADDRESSES_MAX: usize = 1_000;
 
 /// Where a request came from: an extension that the admin listener sets.
@@ -34,12 +32,7 @@ pub struct Peer(pub SocketAddr);
 pub struct Guard {
     token: ArcSwapOption<[u8; 32]>,
     is_loopback: bool,
-    wrong: Mutex<HashMap<IpAddr, Window>>,
-}
-
-struct Window {
-    began_at: Instant,
-    count: u32,
+    wrong: Throttle,
 }
 
 /// Why a request is not let in.
@@ -71,7 +64,8 @@ async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) ->
 
 impl Guard {
     pub fn new(token: Option<&str>, listen: IpAddr) -> Self {
-        let this = Self { token: ArcSwapOption::empty(), is_loopback: listen.is_loopback(), wrong: Mutex::default() };
+        let wrong = Throttle::new(WRONG_MAX, ADDRESSES_MAX);
+        let this = Self { token: ArcSwapOption::empty(), is_loopback: listen.is_loopback(), wrong };
         this.replace(token);
         this
     }
@@ -92,7 +86,10 @@ impl Guard {
         if bool::from(sha256(given.trim_ascii()).ct_eq(&*token)) {
             return Ok(());
         }
-        Err(self.count(peer, now).map_or(Denied::Wrong, |retry_after_seconds| Denied::TooMany { retry_after_seconds }))
+        Err(self
+            .wrong
+            .failed(peer, now)
+            .map_or(Denied::Wrong, |retry_after_seconds| Denied::TooMany { retry_after_seconds }))
     }
 
     fn judge_without_token(&self, headers: &HeaderMap) -> Result<(), Denied> {
@@ -102,25 +99,6 @@ impl Guard {
             None | Some(b"same-origin" | b"none") => Ok(()),
             Some(_) => Err(Denied::CrossSite),
         }
-    }
-
-    /// Counts a wrong token; past the limit it says in how many seconds the next may be wrong.
-    fn count(&self, peer: IpAddr, now: Instant) -> Option<u64> {
-        let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut peer = peer.to_canonical();
-        if wrong.len() >= ADDRESSES_MAX && !wrong.contains_key(&peer) {
-            wrong.retain(|_, window| now.duration_since(window.began_at) < WINDOW);
-            if wrong.len() >= ADDRESSES_MAX {
-                peer = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-            }
-        }
-        let window = wrong.entry(peer).or_insert(Window { began_at: now, count: 0 });
-        if now.duration_since(window.began_at) >= WINDOW {
-            *window = Window { began_at: now, count: 0 };
-        }
-        window.count = window.count.saturating_add(1);
-        let left = WINDOW.saturating_sub(now.duration_since(window.began_at));
-        (window.count > WRONG_MAX).then(|| left.as_secs().max(1))
     }
 }
 
@@ -159,6 +137,7 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::throttle;
 
     const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
     const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -200,15 +179,6 @@ mod tests {
         assert_eq!(guess(PEER, start), Err(Denied::TooMany { retry_after_seconds: 60 }));
         assert_eq!(guess(LOOPBACK, start), Err(Denied::Wrong));
         assert_eq!(guard.judge(&headers("authorization", "Bearer t0ken"), PEER, start), Ok(()));
-        assert_eq!(guess(PEER, start + WINDOW), Err(Denied::Wrong));
-    }
-
-    #[test]
-    fn the_table_of_addresses_is_bounded() {
-        let (guard, now) = (Guard::new(Some("t"), PEER), Instant::now());
-        for number in 0..3_000_u32 {
-            guard.count(IpAddr::from(number.to_be_bytes()), now);
-        }
-        assert!(guard.wrong.lock().unwrap().len() <= ADDRESSES_MAX + 1);
+        assert_eq!(guess(PEER, start + throttle::WINDOW), Err(Denied::Wrong));
     }
 }

@@ -1,4 +1,4 @@
-//! The admin listener: health for the orchestrator, metrics for Prometheus, status for people.
+//! The admin listener: health for the orchestrator, metrics for Prometheus, status and a [`page`] for people.
 //!
 //! It promises that `/readyz` says yes exactly while a push would be accepted: the journal can write and no drain has begun.
 //! What shows a payload or changes something, in [`dead_letters`] and [`control`], lies behind [`auth`].
@@ -6,6 +6,7 @@
 pub mod auth;
 mod control;
 mod dead_letters;
+mod page;
 mod status;
 
 use std::convert::Infallible;
@@ -66,6 +67,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/api/v1/status", get(status_report))
+        .merge(page::routes())
         .merge(dead_letters::open())
         .merge(protected)
         .fallback(unknown_path)

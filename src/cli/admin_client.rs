@@ -1,11 +1,11 @@
 //! The admin API of a running gateway, as the commands speak to it.
-//!
-//! Whatever goes wrong is said on stderr here, problem details (RFC 9457) in their own words, and becomes the exit code.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use reqwest::Method;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{Exit, Global};
@@ -14,68 +14,115 @@ use crate::sinks::kinds;
 
 const TOKEN_ENV: &str = "TRUNKLINE_ADMIN_TOKEN";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A reload may wait for sinks that finish what is in hand.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Between two pieces of an answer. A reload may wait for sinks that finish what is in hand, and a purge of very many dead letters
+/// answers when all are gone.
+const READ_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// The gateway did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AdminError {
+    #[error("the gateway's admin listener at {base} does not answer: {cause}")]
+    NotReachable { base: String, cause: String },
+    /// In the words of its problem details (RFC 9457).
+    #[error("{told}")]
+    Refused { status: u16, told: String },
+    #[error("the gateway's answer was not understood: {0}")]
+    Broken(String),
+    #[error("the token in {TOKEN_ENV} cannot be sent: it is not visible ASCII")]
+    Token,
+    #[error("no HTTP client can be made: {0}")]
+    Client(String),
+}
+
+impl AdminError {
+    /// Says it on stderr; gives the exit code.
+    fn say(&self) -> Exit {
+        eprintln!("trunkline: {self}");
+        self.exit()
+    }
+
+    pub(super) fn exit(&self) -> Exit {
+        match self {
+            Self::NotReachable { .. } => Exit::NotReachable,
+            Self::Refused { .. } | Self::Broken(_) | Self::Token | Self::Client(_) => Exit::Failed,
+        }
+    }
+}
 
 /// A client of one gateway's admin listener.
 pub struct AdminClient {
     http: reqwest::Client,
     base: String,
-    token: Option<String>,
+    authorization: Option<HeaderValue>,
 }
 
 impl AdminClient {
-    /// Where `--admin` says, else where the config says; with the token of the environment. Connects to nothing yet.
+    /// Where `--admin` says, else where the config says; with the token of the environment. Connects to nothing yet. What is wrong
+    /// is said on stderr.
     pub fn new(global: &Global) -> Result<Self, Exit> {
-        let base = address(global)?;
+        Self::at(address(global)?).map_err(|error| error.say())
+    }
+
+    /// At `base`, a URL without a path.
+    fn at(base: String) -> Result<Self, AdminError> {
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(ANSWER_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .build()
-            .map_err(|error| {
-                eprintln!("trunkline: no HTTP client can be made: {error}");
-                Exit::Failed
-            })?;
+            .map_err(|error| AdminError::Client(error.to_string()))?;
         let token = std::env::var(TOKEN_ENV).ok().filter(|token| !token.is_empty());
-        Ok(Self { http, base, token })
+        let authorization = token.map(|token| HeaderValue::from_str(&format!("Bearer {token}"))).transpose();
+        let mut authorization = authorization.map_err(|_| AdminError::Token)?;
+        if let Some(value) = &mut authorization {
+            value.set_sensitive(true);
+        }
+        Ok(Self { http, base, authorization })
     }
 
+    /// The answer to a GET; what goes wrong is said on stderr.
     pub async fn get(&self, path: &str) -> Result<Value, Exit> {
-        self.call(Method::GET, path, None).await
+        self.ask(Method::GET, path, None).await.map_err(|error| error.say())
     }
 
+    /// The answer to a POST; what goes wrong is said on stderr.
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value, Exit> {
-        self.call(Method::POST, path, Some(body)).await
+        self.ask(Method::POST, path, Some(body)).await.map_err(|error| error.say())
     }
 
-    async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Exit> {
+    /// The answer to a request; `null` where it is empty.
+    pub(super) async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<T, AdminError> {
         let mut request = self.http.request(method, format!("{}{path}", self.base));
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
         }
         if let Some(body) = body {
-            request = request.header("content-type", "application/json").body(body.to_string());
+            request = request.header(CONTENT_TYPE, "application/json").body(body.to_string());
         }
-        let not_reachable = |error: reqwest::Error| {
-            eprintln!("trunkline: the gateway's admin listener at {} does not answer: {}", self.base, cause(&error));
-            Exit::NotReachable
-        };
+        let not_reachable =
+            |error: reqwest::Error| AdminError::NotReachable { base: self.base.clone(), cause: cause(&error) };
         let response = request.send().await.map_err(not_reachable)?;
         let status = response.status();
-        let text = response.text().await.map_err(not_reachable)?;
-        let answer = serde_json::from_str::<Value>(&text).unwrap_or(Value::Null);
+        let answer = response.bytes().await.map_err(not_reachable)?;
+        let answer = if answer.is_empty() { &b"null"[..] } else { &answer[..] };
         if status.is_success() {
-            return Ok(answer);
+            return serde_json::from_slice(answer).map_err(|error| AdminError::Broken(error.to_string()));
         }
-        eprintln!("trunkline: {}", told(status.as_u16(), &answer));
-        Err(Exit::Failed)
+        let problem = serde_json::from_slice::<Value>(answer).unwrap_or(Value::Null);
+        let status = status.as_u16();
+        Err(AdminError::Refused { status, told: told(status, &problem) })
     }
 }
 
 /// Where the gateway's admin listener is: as `--admin` says, else as the config does.
-pub(super) fn address(global: &Global) -> Result<String, Exit> {
+fn address(global: &Global) -> Result<String, Exit> {
     match &global.admin {
         Some(url) => Ok(url.trim_end_matches('/').to_owned()),
         None => configured(global),

@@ -15,10 +15,10 @@ use futures::stream::{self, StreamExt as _};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use self::client::{Client, ClientError, Page, Progress};
+use self::client::{Client, Page, Progress};
 pub(super) use self::options::DeadLettersArgs;
 use self::options::{BulkArgs, DeadLettersCommand, ExportArgs, ListArgs, Selection, UsageError};
-use super::admin_client;
+use super::admin_client::{AdminClient, AdminError};
 use super::output::{print_json, print_line, wants_json};
 use super::{Exit, Global};
 
@@ -34,14 +34,14 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 #[derive(Debug, thiserror::Error)]
 enum CommandError {
     #[error(transparent)]
-    Client(#[from] ClientError),
+    Client(#[from] AdminError),
     #[error(transparent)]
     Usage(#[from] UsageError),
     #[error("cannot write: {0}")]
     Output(#[from] io::Error),
-    /// The config was not as it should be, which has been said.
-    #[error("the address of the gateway is not known; give it with --admin")]
-    Config(Exit),
+    /// What went wrong has been said.
+    #[error("the gateway cannot be asked")]
+    Told(Exit),
 }
 
 impl CommandError {
@@ -50,7 +50,7 @@ impl CommandError {
             Self::Client(error) => error.exit(),
             Self::Usage(_) => Exit::Usage,
             Self::Output(_) => Exit::Failed,
-            Self::Config(exit) => *exit,
+            Self::Told(exit) => *exit,
         }
     }
 }
@@ -60,6 +60,7 @@ pub(super) async fn run(global: &Global, args: DeadLettersArgs) -> Exit {
         Ok(()) => Exit::Fine,
         // A reader that has seen enough, such as `head`, is no failure.
         Err(CommandError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Fine,
+        Err(CommandError::Told(exit)) => exit,
         Err(error) => {
             eprintln!("trunkline dead-letters: {error}");
             error.exit()
@@ -68,7 +69,7 @@ pub(super) async fn run(global: &Global, args: DeadLettersArgs) -> Exit {
 }
 
 async fn carry_out(global: &Global, args: DeadLettersArgs) -> Result<(), CommandError> {
-    let client = Client::new(&admin_client::address(global).map_err(CommandError::Config)?)?;
+    let client = Client(AdminClient::new(global).map_err(CommandError::Told)?);
     match args.command {
         DeadLettersCommand::List(args) => list(&client, &args, global.json).await,
         DeadLettersCommand::Show { id } => {
@@ -154,7 +155,7 @@ async fn write_letters(
         match letter {
             Ok(letter) => writeln!(out, "{letter}")?,
             // Replayed or purged since the list was made.
-            Err(ClientError::Refused { status: 404, .. }) => {}
+            Err(AdminError::Refused { status: 404, .. }) => {}
             Err(error) => return Err(error.into()),
         }
         bar.inc(1);
@@ -274,7 +275,7 @@ impl Pages {
         Self { left: selection.limit, selection, after: None, is_over: false }
     }
 
-    async fn next(&mut self, client: &Client) -> Result<Option<Page>, ClientError> {
+    async fn next(&mut self, client: &Client) -> Result<Option<Page>, AdminError> {
         if self.is_over || self.left == Some(0) {
             return Ok(None);
         }

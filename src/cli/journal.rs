@@ -43,6 +43,9 @@ fn show_report(report: &VerifyReport, json: bool) -> Exit {
         print_json(report);
     } else {
         println!("{} entries in {} segments, {} bytes", report.entries, report.segments, report.bytes);
+        for (writer, segments) in &report.writers {
+            println!("written by {writer}: {segments} segments");
+        }
         if report.problems.is_empty() {
             println!("every checksum is right");
         } else {

@@ -1,6 +1,7 @@
 //! What must hold between the keys of a config. Pure: opens nothing, asks nobody, reports all.
 
 mod auth;
+mod tracing;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -12,6 +13,7 @@ use sink_api::settings::{Period, Secret, Size};
 use tracing_subscriber::EnvFilter;
 
 use self::auth::{check_auth, check_token_paths};
+use self::tracing::check_tracing;
 use super::content::check_content;
 use super::model::{Config, Ingress, Sink, Source};
 use super::path::Path;
@@ -89,6 +91,7 @@ pub fn check(config: &Config, sources: &[String]) -> Findings {
     check_sources(config, sources, &mut findings);
     check_journal(config, &mut findings);
     check_process(config, &mut findings);
+    check_tracing(&config.tracing, &mut findings);
     if config.sinks.is_empty() {
         let allowed = "pushes are accepted and kept until the journal is full; add a [sinks.NAME]";
         findings.warn(Path::of("sinks"), "no sink", allowed);

@@ -30,6 +30,7 @@ pub struct Config {
     pub admin: Admin,
     pub drain: Drain,
     pub log: Log,
+    pub tracing: Tracing,
     pub sinks: BTreeMap<SinkName, Sink>,
 }
 
@@ -205,6 +206,34 @@ pub enum LogFormat {
     Auto,
     Text,
     Json,
+}
+
+/// Where spans go.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tracing {
+    /// Base URL of a collector that takes OTLP over HTTP; `/v1/traces` is appended. Off without it.
+    pub endpoint: Option<String>,
+    /// Share of the traces begun here that are sent, 0 to 1. A sender's own decision holds for its traces.
+    pub sample_ratio: f64,
+    /// Header fields of every request to the collector.
+    pub headers: BTreeMap<String, Secret>,
+    /// Time for one request.
+    pub timeout: Period,
+    /// Spans that wait to be sent; more are dropped.
+    pub queue_max: usize,
+}
+
+impl Default for Tracing {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            sample_ratio: 1.0,
+            headers: BTreeMap::new(),
+            timeout: Period::from_secs(10),
+            queue_max: 2048,
+        }
+    }
 }
 
 /// A destination and how events are brought to it.

@@ -49,6 +49,7 @@ use crate::names::{INGRESS, SinkName};
 use crate::pipeline;
 use crate::replay::Replays;
 use crate::serve::Listener;
+use crate::trace::{self, Export};
 
 /// The gateway could not start.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +68,8 @@ pub enum StartError {
     Token(#[from] sink_api::settings::SecretError),
     #[error("SIGHUP cannot be handled: {0}")]
     Signal(#[source] std::io::Error),
+    #[error(transparent)]
+    Tracing(#[from] trace::SetupError),
     #[error("ingress: {0}")]
     Ingress(#[from] crate::ingress::BindError),
     #[error("admin listener: {0}")]
@@ -99,6 +102,7 @@ pub struct Gateway {
     failed_sinks: mpsc::Receiver<SinkName>,
     control: Part,
     admin: Part,
+    spans: Export,
     pub ingress_addr: SocketAddr,
     pub admin_addr: SocketAddr,
 }
@@ -146,6 +150,7 @@ impl Gateway {
         let metrics = Metrics::new();
         let journal = open_journal(&config, &metrics).await?;
 
+        let spans = Export::new(&config.tracing)?;
         let sink_views = Arc::new(ArcSwap::default());
         let replays = Arc::new(Replays::default());
         let (failed, failed_sinks) = mpsc::channel(1);
@@ -153,6 +158,7 @@ impl Gateway {
             journal: Arc::clone(&journal),
             metrics: metrics.clone(),
             replays: Arc::clone(&replays),
+            tracer: spans.tracer(),
             running: BTreeMap::new(),
             views: Arc::clone(&sink_views),
             failed,
@@ -162,6 +168,7 @@ impl Gateway {
 
         let readiness = Arc::new(Readiness::default());
         let ingress_listener = Ingress::bind(&config.ingress, &config.sources, Arc::clone(&journal), &metrics)?;
+        let ingress_listener = ingress_listener.traced(spans.tracer());
         let admin_listener = Listener::bind(config.admin.listen, admin::limits(), None).map_err(StartError::Admin)?;
         let (ingress_addr, admin_addr) = (ingress_listener.local_addr(), admin_listener.local_addr());
 
@@ -215,6 +222,7 @@ impl Gateway {
             failed_sinks,
             control,
             admin,
+            spans,
             ingress_addr,
             admin_addr,
         };
@@ -249,6 +257,7 @@ impl Gateway {
         }
         self.sinks.lock().await.end(deadline).await;
         self.journal.close().await;
+        self.spans.end().await;
         self.admin.end(tokio::time::Instant::now()).await;
         tracing::info!("gateway stopped");
     }

@@ -22,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::names::SinkName;
 use crate::pipeline::{self, Pipeline};
 use crate::replay::Replays;
+use crate::trace::Tracer;
 
 /// What giving back connections and files may take.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
@@ -31,6 +32,7 @@ pub(super) struct Sinks {
     pub(super) journal: Arc<dyn Journal>,
     pub(super) metrics: Metrics,
     pub(super) replays: Arc<Replays>,
+    pub(super) tracer: Tracer,
     pub(super) running: BTreeMap<SinkName, Running>,
     pub(super) views: Arc<ArcSwap<Vec<SinkView>>>,
     /// Told the name of a sink whose pipeline ended without being stopped.
@@ -154,7 +156,7 @@ impl Sinks {
         let Begin { name, fingerprint, sink, status, pipelines: made } = begin;
         let mut pipelines = Part::new();
         for (shard, pipeline) in (0..).zip(made) {
-            let pipeline = pipeline.replaying(self.replays.open(&name, shard));
+            let pipeline = pipeline.replaying(self.replays.open(&name, shard)).traced(self.tracer.clone());
             let (stop, force) = (pipelines.stop.clone(), pipelines.force.clone());
             let (failed, name) = (self.failed.clone(), name.clone());
             let run = std::panic::AssertUnwindSafe(pipeline.run(stop.clone(), force.clone())).catch_unwind();

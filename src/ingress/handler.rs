@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
@@ -19,17 +19,22 @@ use super::client::{TrustedProxies, client_of};
 use super::reply::{Refusal, acknowledged};
 use super::request::{self, Query};
 use super::sources::{Place, Route, Sources};
-use super::throttle::Throttle;
 use super::{body, reply};
 use crate::config::model;
 use crate::journal::{AcceptError, Accepted, DeadLetter, DeadLetterId, Journal, Push};
-use crate::metrics::{IngressMetrics, PushOutcome};
+use crate::metrics::{IngressMetrics, OTHER_ACTION, PushOutcome};
 use crate::names::{INGRESS, Offset, PushId, SinkName, SourceName};
 use crate::serve::pace::Pace;
+use crate::serve::throttle::Throttle;
 use crate::tccc::{self, BodyError};
+use crate::trace::{PushSpan, Tracer, trace_id};
 
 /// How long the answer to a throttled login is held back, so that a connection that guesses costs next to nothing.
 const GUESSER_WAITS: Duration = Duration::from_millis(200);
+
+/// Failed logins of one address within a minute that are answered with 401.
+const FAILED_LOGINS_MAX: u32 = 60;
+const ADDRESSES_MAX: usize = 10_000;
 
 pub struct Handler {
     sources: Sources,
@@ -42,6 +47,7 @@ pub struct Handler {
     dead_letters_max: u64,
     dead_letters: SinkName,
     pace: Pace,
+    tracer: Tracer,
     force: CancellationToken,
 }
 
@@ -51,26 +57,28 @@ impl Handler {
         sources: Sources,
         journal: Arc<dyn Journal>,
         metrics: IngressMetrics,
+        tracer: Tracer,
         force: CancellationToken,
     ) -> Self {
         Self {
             sources,
             journal,
             metrics,
-            throttle: Throttle::new(),
+            throttle: Throttle::new(FAILED_LOGINS_MAX, ADDRESSES_MAX),
             trusted_proxies: TrustedProxies(config.trusted_proxies.clone()),
             body_size_max: config.body_size_max.0,
             body_timeout: config.body_timeout.0,
             dead_letters_max: config.dead_letters_max,
             dead_letters: SinkName::from(INGRESS),
             pace: Pace::new(),
+            tracer,
             force,
         }
     }
 
     /// Answers one request, whatever it is.
     pub async fn answer(self: Arc<Self>, peer: SocketAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let begun = Instant::now();
+        let (begun, begun_at) = (Instant::now(), SystemTime::now());
         let source = match self.sources.at(request.uri().path()) {
             None => return self.refuse(None, &Refusal::UnknownPath),
             Some(Place::Tokens(source)) => return self.give_token(&source, peer.ip(), request).await,
@@ -85,14 +93,15 @@ impl Handler {
         }
         let query = request::query(head.uri.query().unwrap_or_default());
         let action = query.action.as_deref().ok().and_then(tccc::known_action);
-        let outcome = match self.take(&source, &head, query, body).await {
-            Ok(outcome) => outcome,
-            Err(refusal) => {
-                source.metrics.count(action, refusal.outcome());
-                return self.refuse(Some(&source), &refusal);
-            }
-        };
+        let incoming = request::traceparent(&head.headers);
+        let mut span = self.tracer.push(&source.name, action.unwrap_or(OTHER_ACTION), incoming, begun_at);
+        let taken = self.take(&source, &head, query, body, &mut span).await;
+        let outcome = taken.as_ref().map_or_else(Refusal::outcome, |outcome| *outcome);
         source.metrics.count(action, outcome);
+        span.end(outcome.as_str(), outcome == PushOutcome::Unavailable);
+        if let Err(refusal) = taken {
+            return self.refuse(Some(&source), &refusal);
+        }
         source.metrics.ack_seconds.observe(begun.elapsed().as_secs_f64());
         acknowledged()
     }
@@ -154,7 +163,14 @@ impl Handler {
     }
 
     /// Takes an authenticated push: from its content encoding to the journal's answer.
-    async fn take(&self, source: &Route, head: &Parts, query: Query, body: Incoming) -> Result<PushOutcome, Refusal> {
+    async fn take(
+        &self,
+        source: &Route,
+        head: &Parts,
+        query: Query,
+        body: Incoming,
+        span: &mut PushSpan,
+    ) -> Result<PushOutcome, Refusal> {
         if !request::is_unencoded(&head.headers) {
             return Err(Refusal::Encoded);
         }
@@ -176,9 +192,10 @@ impl Handler {
             version: query.version,
             session: head_read.as_ref().ok().and_then(|head| head.session.clone()),
             received_at,
-            traceparent: request::traceparent(&head.headers),
+            traceparent: span.traceparent(),
             body,
         };
+        span.is_of(&push.id);
         match head_read {
             Ok(_) => self.accept(source, push).await,
             Err(error) => {
@@ -197,8 +214,8 @@ impl Handler {
             Accepted::Duplicate { same_body: true, .. } => Ok(PushOutcome::Duplicate),
             Accepted::Duplicate { same_body: false, offset } => {
                 if let Some(held_back) = self.pace.pass("conflict") {
-                    let source = &source.name;
-                    tracing::warn!(%source, %offset, held_back, "push id came again with another body, both are kept");
+                    let (source, trace_id) = (&source.name, kept.traceparent.as_deref().and_then(trace_id));
+                    tracing::warn!(%source, %offset, trace_id, held_back, "push id came again with another body, both are kept");
                 }
                 self.keep(kept, "conflict", conflict_reason(offset)).await?;
                 Ok(PushOutcome::Conflict)

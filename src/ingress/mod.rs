@@ -12,7 +12,7 @@
 //! What it refuses: to look into a body beyond its head, to know of sinks, to log anything that a peer sent.
 //!
 //! In reading order: [`server`] binds and serves, [`handler`] is the way of one push, [`request`] reads line and header fields,
-//! [`sources`] are the addresses, [`auth`] and [`throttle`] judge credentials and give out tokens, [`client`] says whose they
+//! [`sources`] are the addresses, [`auth`] judges credentials and gives out tokens, [`client`] says whose they
 //! are, [`body`] reads, [`reply`] answers; [`replay`] gives dead letters to the journal again.
 
 pub mod server;
@@ -20,7 +20,6 @@ mod handler;
 mod request;
 pub mod sources;
 mod auth;
-mod throttle;
 mod client;
 mod body;
 mod reply;

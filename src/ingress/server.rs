@@ -15,6 +15,7 @@ use crate::metrics::Metrics;
 use crate::names::SourceName;
 use crate::serve::tls::{Tls, TlsError};
 use crate::serve::{self, Limits, Listener};
+use crate::trace::Tracer;
 
 /// The ingress could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +35,7 @@ pub struct Ingress {
     config: model::Ingress,
     journal: Arc<dyn Journal>,
     metrics: Metrics,
+    tracer: Tracer,
 }
 
 impl Ingress {
@@ -57,7 +59,13 @@ impl Ingress {
             open: metrics.ingress.connections.clone(),
         };
         let listener = Listener::bind(config.listen, limits, tls)?;
-        Ok(Self { listener, sources, config: config.clone(), journal, metrics: metrics.clone() })
+        let (config, metrics) = (config.clone(), metrics.clone());
+        Ok(Self { listener, sources, config, journal, metrics, tracer: Tracer::off() })
+    }
+
+    /// Begins spans with `tracer`.
+    pub fn traced(self, tracer: Tracer) -> Self {
+        Self { tracer, ..self }
     }
 
     pub fn local_addr(&self) -> SocketAddr {
@@ -78,7 +86,8 @@ impl Ingress {
     /// with 5032. Keeps the keys of identity providers fresh meanwhile. Returns when all connections are gone.
     pub async fn serve(self, stop: CancellationToken, force: CancellationToken) {
         let sources = self.sources.clone();
-        let handler = Handler::new(&self.config, self.sources, self.journal, self.metrics.ingress, force.clone());
+        let handler =
+            Handler::new(&self.config, self.sources, self.journal, self.metrics.ingress, self.tracer, force.clone());
         let handler = Arc::new(handler);
         let serving = self.listener.serve(move |peer, request| handler.clone().answer(peer, request), stop, force);
         // Beside it, and not behind it: requests never wait for a fetch that they do not need.

@@ -11,8 +11,9 @@ use super::sessions::{Load, Seq};
 use crate::event::Mask;
 use crate::journal::Push;
 use crate::metrics::OTHER_ACTION;
-use crate::names::Offset;
+use crate::names::{Offset, SinkName};
 use crate::tccc;
+use crate::trace::{DeliverySpan, Tracer};
 
 /// After as many events the task that normalises lets others run: acknowledgements share its threads.
 const NORMALISED_AT_A_STRETCH: usize = 32;
@@ -49,23 +50,45 @@ pub(super) fn due(
     if is_full || at <= now { Due::Now } else { Due::At(at) }
 }
 
-/// Normalises, masks and delivers. One outcome per parcel; a fault where the sink does not keep to that.
-pub(super) async fn deliver(
-    sink: Arc<dyn Sink>,
-    shard: u16,
-    parcels: Vec<Parcel>,
-    mask: Option<Arc<Mask>>,
-    warnings: IntCounterVec,
-) -> Result<Vec<Outcome>, Fault> {
-    let expected = parcels.len();
-    let mut events = Vec::with_capacity(expected);
-    for (index, parcel) in parcels.into_iter().enumerate() {
-        if index % NORMALISED_AT_A_STRETCH == NORMALISED_AT_A_STRETCH - 1 {
-            tokio::task::yield_now().await;
+/// Brings batches to the sink: what a delivery needs of its pipeline.
+#[derive(Clone)]
+pub(super) struct Courier {
+    pub(super) name: SinkName,
+    pub(super) sink: Arc<dyn Sink>,
+    pub(super) shard: u16,
+    pub(super) mask: Option<Arc<Mask>>,
+    pub(super) warnings: IntCounterVec,
+    pub(super) tracer: Tracer,
+}
+
+impl Courier {
+    /// Normalises, masks and delivers. One outcome per parcel; a fault where the sink does not keep to that.
+    pub(super) async fn deliver(self, parcels: Vec<Parcel>) -> Result<Vec<Outcome>, Fault> {
+        let expected = parcels.len();
+        let (mut events, mut spans) = (Vec::with_capacity(expected), Vec::with_capacity(expected));
+        for (index, parcel) in parcels.into_iter().enumerate() {
+            if index % NORMALISED_AT_A_STRETCH == NORMALISED_AT_A_STRETCH - 1 {
+                tokio::task::yield_now().await;
+            }
+            let Push { id, traceparent, .. } = &*parcel.push;
+            spans.push(self.tracer.delivery(&self.name, id, traceparent.as_deref(), parcel.attempt));
+            events.push(event(parcel, self.mask.as_deref(), &self.warnings));
         }
-        events.push(event(parcel, mask.as_deref(), &warnings));
+        let outcomes = self.sink.deliver(&Batch { shard: self.shard, events }).await;
+        checked(outcomes, expected).inspect(|outcomes| spans.into_iter().zip(outcomes).for_each(end_span))
     }
-    let outcomes = sink.deliver(&Batch { shard, events }).await;
+}
+
+fn end_span((span, outcome): (DeliverySpan, &Outcome)) {
+    match outcome {
+        Outcome::Delivered { .. } => span.end("delivered", None),
+        Outcome::Retry { fault, .. } => span.end("retry", Some(&fault.code)),
+        Outcome::Rejected { fault } => span.end("rejected", Some(&fault.code)),
+        Outcome::Unavailable { fault, .. } => span.end("unavailable", Some(&fault.code)),
+    }
+}
+
+fn checked(outcomes: Vec<Outcome>, expected: usize) -> Result<Vec<Outcome>, Fault> {
     if outcomes.len() == expected {
         return Ok(outcomes);
     }

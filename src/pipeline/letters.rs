@@ -10,6 +10,7 @@ use super::sessions::Seq;
 use super::window::Window;
 use crate::journal::{DeadLetter, DeadLetterId};
 use crate::names::SinkName;
+use crate::trace::trace_id;
 
 /// As many dead letters are kept in one act, at most.
 const LETTERS_AT_ONCE: usize = 500;
@@ -47,8 +48,9 @@ pub(super) struct LetterLog {
 impl LetterLog {
     pub(super) fn tell(&mut self, letter: &DeadLetter, now: Instant) {
         if let Some(count) = self.count(&letter.code, now) {
-            let DeadLetter { id, code, reason, attempts, .. } = letter;
-            warn!(sink = %id.sink, letter = %id, code, reason, attempts, count, "dead letters kept");
+            let DeadLetter { id, push, code, reason, attempts, .. } = letter;
+            let trace_id = push.traceparent.as_deref().and_then(trace_id);
+            warn!(sink = %id.sink, letter = %id, code, reason, attempts, trace_id, count, "dead letters kept");
         }
     }
 

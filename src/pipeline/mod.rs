@@ -51,6 +51,7 @@ use sink_api::{Fault, Needs, Sink};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use self::batch::Courier;
 pub use self::mask::{MaskError, mask_of};
 use self::retry::Backoff;
 use self::run::{End, Run};
@@ -62,6 +63,7 @@ use crate::journal::{self, Journal, Lease};
 use crate::metrics::SinkMetrics;
 use crate::names::{Offset, SinkName};
 use crate::replay::Inbox;
+use crate::trace::Tracer;
 
 /// Between two tries of an operation that the journal refused.
 const JOURNAL_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -97,6 +99,7 @@ pub struct Pipeline {
     warnings: IntCounterVec,
     status: Arc<Status>,
     replays: Inbox,
+    tracer: Tracer,
 }
 
 impl Pipeline {
@@ -138,12 +141,29 @@ impl Pipeline {
             warnings,
             status,
             replays: Inbox::default(),
+            tracer: Tracer::off(),
         })
     }
 
     /// Takes replays from `inbox`. Pure.
     pub fn replaying(self, inbox: Inbox) -> Self {
         Self { replays: inbox, ..self }
+    }
+
+    /// Begins the spans of deliveries with `tracer`. Pure.
+    pub fn traced(self, tracer: Tracer) -> Self {
+        Self { tracer, ..self }
+    }
+
+    fn courier(&self) -> Courier {
+        Courier {
+            name: self.name.clone(),
+            sink: Arc::clone(&self.sink),
+            shard: self.shard,
+            mask: self.mask.clone(),
+            warnings: self.warnings.clone(),
+            tracer: self.tracer.clone(),
+        }
     }
 
     /// Runs until `stop`: begins nothing new then, waits for what is in flight, saves, gives the lease back and returns. On `force`

@@ -14,20 +14,18 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use prometheus::IntCounterVec;
-use sink_api::{Fault, Outcome, Sink};
+use sink_api::{Fault, Outcome};
 use tokio::task;
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-use super::batch::{self, Parcel};
+use super::batch::{Courier, Parcel};
 use super::landed;
 use super::retry::Backoff;
 use super::run::Run;
 use super::select::Choice;
 use super::sessions::{Key, Load};
 use super::window::Window;
-use crate::event::Mask;
 use crate::journal::{DeadLetter, DeadLetterId, Error, Journal};
 use crate::names::Offset;
 use crate::replay::{Job, Stretch};
@@ -204,8 +202,7 @@ impl Run<'_> {
         }
         let parcels = (0..).zip(&tickets).map(|(seq, ticket)| ticket.parcel(seq)).collect();
         let pipe = self.pipe;
-        let (mask, warnings) = (pipe.mask.clone(), pipe.warnings.clone());
-        let delivery = deliver(pipe.sink.clone(), pipe.shard, parcels, mask, warnings, pipe.journal.clone());
+        let delivery = deliver(pipe.courier(), parcels, pipe.journal.clone());
         let (task, is_trial) = self.fly(delivery);
         self.replaying.out = Some(Out { task, tickets, is_trial, began_at: Timestamp::now() });
         None
@@ -343,16 +340,9 @@ impl Run<'_> {
 }
 
 /// Delivers, and has derived pushes accepted: only then their events count as delivered.
-async fn deliver(
-    sink: Arc<dyn Sink>,
-    shard: u16,
-    parcels: Vec<Parcel>,
-    mask: Option<Arc<Mask>>,
-    warnings: IntCounterVec,
-    journal: Arc<dyn Journal>,
-) -> Result<Vec<Outcome>, Fault> {
+async fn deliver(courier: Courier, parcels: Vec<Parcel>, journal: Arc<dyn Journal>) -> Result<Vec<Outcome>, Fault> {
     let origins: Vec<_> = parcels.iter().map(|parcel| Arc::clone(&parcel.push)).collect();
-    let mut outcomes = batch::deliver(sink, shard, parcels, mask, warnings).await?;
+    let mut outcomes = courier.deliver(parcels).await?;
     for (outcome, origin) in outcomes.iter_mut().zip(origins) {
         let Outcome::Delivered { derived: Some(derived) } = outcome else { continue };
         let accepted = match landed::derived_push(&origin, (**derived).clone()) {

@@ -339,9 +339,7 @@ impl<'p> Run<'p> {
     fn send(&mut self, parcels: Vec<Parcel>) {
         self.may_send_last = false;
         let seqs = parcels.iter().map(|parcel| parcel.seq).collect();
-        let (sink, mask, warnings) = (self.pipe.sink.clone(), self.pipe.mask.clone(), self.pipe.warnings.clone());
-        let delivery = batch::deliver(sink, self.pipe.shard, parcels, mask, warnings);
-        let (id, is_trial) = self.fly(delivery);
+        let (id, is_trial) = self.fly(self.pipe.courier().deliver(parcels));
         self.was_replay = false;
         self.in_flight.insert(id, Flight { seqs, is_trial, began_at: Timestamp::now() });
     }

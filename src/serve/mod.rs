@@ -13,6 +13,7 @@
 //! What it refuses to know: what the requests mean. Time limits of bodies are the handler's part.
 
 pub mod pace;
+pub mod throttle;
 pub mod not_after;
 pub mod tls;
 mod socket;

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 const EVERY: Duration = Duration::from_secs(60);
 
 /// Kinds are words of the program, never of a peer, so the table stays small.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Pace(Mutex<BTreeMap<&'static str, Slot>>);
 
+#[derive(Debug)]
 struct Slot {
     passed_at: Instant,
     held_back: u64,

@@ -104,3 +104,22 @@ async fn unknown_paths_and_methods_are_problems() {
     assert_eq!(response.headers()["content-type"], "application/problem+json");
     gateway.stop().await;
 }
+
+#[tokio::test]
+async fn the_page_is_served_with_all_its_parts_and_may_load_nothing_else() {
+    let dir = folder();
+    let gateway = GatewayBuilder::new(dir.path()).start().await;
+    let parts = [("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")];
+    for (path, kind) in parts {
+        let (status, headers, _) = gateway.call("GET", path, None, "").await;
+        assert_eq!(status, 200, "{path}");
+        assert!(headers["content-type"].to_str().unwrap().starts_with(kind), "{headers:?}");
+        assert!(headers["content-security-policy"].to_str().unwrap().starts_with("default-src 'none'"), "{headers:?}");
+    }
+    let (_, page) = gateway.get("/").await;
+    let page = page.as_str().unwrap();
+    for named in page.split(['"', ' ']).filter(|word| word.ends_with(".css") || word.ends_with(".js")) {
+        assert!(parts.iter().any(|(path, _)| path[1..] == *named), "{named} is not served");
+    }
+    gateway.stop().await;
+}

@@ -5,6 +5,7 @@ mod support;
 
 mod accepts;
 mod admin;
+mod archives;
 mod authenticates;
 mod cli;
 mod controls;
@@ -20,3 +21,5 @@ mod reloads;
 mod samples;
 mod selects_and_masks;
 mod survives_crash;
+mod traces;
+mod upgrades;

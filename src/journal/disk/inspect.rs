@@ -42,6 +42,8 @@ pub enum InspectError {
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct VerifyReport {
     pub segments: u64,
+    /// How many segments each release wrote.
+    pub writers: BTreeMap<String, u64>,
     pub entries: u64,
     pub dead_letters: u64,
     /// Of segments, ids files and dead letters.
@@ -231,6 +233,7 @@ impl Inspection {
             self.problem(&name, None, 0, "header", "neither copy of the header verifies");
             return Ok(());
         };
+        *self.report.writers.entry(header.writer.to_string()).or_default() += 1;
         if header.first != first || self.log_id.is_some_and(|id| id != header.log_id) {
             self.problem(&name, None, 0, "foreign", "a segment of another journal, or under a wrong name");
             return Ok(());

@@ -20,8 +20,11 @@
 
 use std::path::{Path, PathBuf};
 
-/// The version of everything above. A directory of a later version is not touched.
-pub(super) const FORMAT_VERSION: u32 = 1;
+/// The version of everything above. Each file says its own: files of the version before are read as they are, new ones are written
+/// in this one, and a directory or file of a later version is not touched.
+///
+/// 2: a file's header says which release wrote it. 1: the first.
+pub(super) const FORMAT_VERSION: u32 = 2;
 
 /// Offsets stay below this: a dead letter's number has no more bits for them. A file that claims a greater one is not ours.
 pub(super) const OFFSET_END: u64 = 1 << 48;

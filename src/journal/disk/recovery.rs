@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::catalog::{Catalog, OldIds, Segment, SegmentState};
-use super::file_header::{FILE_HEADER_LEN, FileHeader, LogId, ReadHeader};
+use super::file_header::{FILE_HEADER_LEN, FileHeader, LogId, ReadHeader, Writer};
 use super::frame::{NO_KEY, seed_of};
 use super::fs::{FileHandle, FileSystem, Handle};
 use super::ids::{Id, Ids};
@@ -136,7 +136,13 @@ impl Recovery<'_> {
         let loaded = Ids::load(&*file, first, self.log_id).ok()??;
         let generation = loaded.ids.generation;
         // What is written behind the last frame of a sealed segment never matters, so that it may be taken as recycled.
-        (generation != 0).then_some(FileHeader { log_id: self.log_id, generation, first, recycled: true })
+        (generation != 0).then_some(FileHeader {
+            log_id: self.log_id,
+            generation,
+            first,
+            recycled: true,
+            writer: Writer::this(),
+        })
     }
 
     fn take_segment(&self, into: &mut Recovered, found: Found, number_end: u64) -> Result<(), OpenError> {
@@ -286,7 +292,7 @@ impl Recovery<'_> {
 
     fn try_copy(&self, found: &Found, scanned: &Scanned, temporary: &Path) -> io::Result<Vec<FrameAt>> {
         let file = self.fs.create(temporary)?;
-        let header = FileHeader { recycled: false, ..found.header };
+        let header = FileHeader { recycled: false, writer: Writer::this(), ..found.header };
         let mut buffer = header.to_bytes().to_vec();
         let mut written = 0;
         let mut copied = Vec::with_capacity(scanned.frames.len());

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
 use super::catalog::{Segment, SegmentState};
-use super::file_header::{FILE_HEADER_LEN, FileHeader};
+use super::file_header::{FILE_HEADER_LEN, FileHeader, Writer};
 use super::fs::Handle;
 use super::shared::{Shared, lock};
 use crate::crash::crash_point;
@@ -29,7 +29,7 @@ pub(super) fn make_segment(shared: &Shared, first: u64) -> io::Result<Made> {
 fn try_make(shared: &Shared, first: u64, temporary: &std::path::Path) -> io::Result<Made> {
     let (file, recycled) = blank_file(shared, temporary)?;
     let generation = fastrand::u64(1..);
-    let header = FileHeader { log_id: shared.log_id, generation, first, recycled };
+    let header = FileHeader { log_id: shared.log_id, generation, first, recycled, writer: Writer::this() };
     file.write_all_at(&header.to_bytes(), 0)?;
     crash_point("journal.segment_create");
     file.sync()?;

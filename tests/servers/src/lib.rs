@@ -5,5 +5,6 @@
 //! fails with the command that installs it. Nothing here is part of the gateway.
 
 pub mod process;
+pub mod cos;
 pub mod recorder;
 pub mod s3;

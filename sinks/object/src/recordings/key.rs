@@ -3,9 +3,9 @@
 //! It promises the same place for the same event, of safe characters alone (`A-Za-z0-9._=-` and `/`), and different places for
 //! different recordings: where a value had to be changed to be safe, a part of its SHA-256 stands behind it.
 
-use std::fmt::Write as _;
-
 use jiff::Timestamp;
+
+use crate::store::hex;
 
 /// A longer value is cut; names of files end at 255 bytes.
 const VALUE_LEN_MAX: usize = 120;
@@ -157,14 +157,6 @@ fn safe(value: &str) -> String {
 
 fn sha256_hex(bytes: &[u8]) -> String {
     hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref())
-}
-
-/// Lower-case hex digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to memory");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use super::super::file_header::{FILE_HEADER_LEN, FileHeader, ReadHeader};
+use super::super::file_header::{FILE_HEADER_LEN, FileHeader, ReadHeader, Writer};
 use super::super::frame::{HEADER_LEN, Head, Key, Kind, seed_of};
 use super::super::fs::{FileHandle, Handle, read_exact_at};
 use super::super::layout::{TEMPORARY, letters_name, letters_number};
@@ -298,7 +298,13 @@ impl Store {
         let temporary = path.with_extension("log.tmp");
         let file = fs.create(&temporary)?;
         let generation = if log.generation == 0 { fastrand::u64(1..) } else { log.generation };
-        let header = FileHeader { log_id: self.context.log_id, generation, first: number, recycled: false };
+        let header = FileHeader {
+            log_id: self.context.log_id,
+            generation,
+            first: number,
+            recycled: false,
+            writer: Writer::this(),
+        };
         let mut buffer = header.to_bytes().to_vec();
         codec::put_mark(&mut buffer, seed_of(generation), Kind::NextNumber, log.next);
         let mut written = 0;

@@ -1,21 +1,22 @@
 //! Counts failed logins per address, so that guessing is slowed down and guessers are seen. Only a refusal changes by it (429 in
 //! place of 401): right credentials always pass.
 //!
-//! Bounded: past [`ADDRESSES_MAX`] further addresses are counted together.
+//! Bounded: past `addresses_max` further addresses are counted together.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Failed logins of one address within [`WINDOW`] that are answered with 401.
-const FAILURES_MAX: u32 = 60;
-const WINDOW: Duration = Duration::from_secs(60);
-const ADDRESSES_MAX: usize = 10_000;
+pub const WINDOW: Duration = Duration::from_secs(60);
 /// How often addresses whose window has passed are looked for, at most.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-pub struct Throttle(Mutex<Table>);
+pub struct Throttle {
+    failures_max: u32,
+    addresses_max: usize,
+    table: Mutex<Table>,
+}
 
 struct Table {
     windows: HashMap<IpAddr, Window>,
@@ -28,17 +29,19 @@ struct Window {
 }
 
 impl Throttle {
-    pub fn new() -> Self {
-        Self(Mutex::new(Table { windows: HashMap::new(), swept_at: Instant::now() }))
+    /// `failures_max` failed logins of one address within [`WINDOW`] are answered with 401.
+    pub fn new(failures_max: u32, addresses_max: usize) -> Self {
+        let table = Mutex::new(Table { windows: HashMap::new(), swept_at: Instant::now() });
+        Self { failures_max, addresses_max, table }
     }
 
     /// Counts a failed login from `client` at `now`. Past the limit it says in how many seconds the client may fail again.
     pub fn failed(&self, client: IpAddr, now: Instant) -> Option<u64> {
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let mut key = subnet(client);
-        if table.windows.len() >= ADDRESSES_MAX && !table.windows.contains_key(&key) {
+        if table.windows.len() >= self.addresses_max && !table.windows.contains_key(&key) {
             table.sweep(now);
-            if table.windows.len() >= ADDRESSES_MAX {
+            if table.windows.len() >= self.addresses_max {
                 key = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
             }
         }
@@ -48,7 +51,7 @@ impl Throttle {
         }
         window.failures = window.failures.saturating_add(1);
         let left = WINDOW.saturating_sub(now.duration_since(window.began_at));
-        (window.failures > FAILURES_MAX).then(|| left.as_secs().max(1))
+        (window.failures > self.failures_max).then(|| left.as_secs().max(1))
     }
 }
 
@@ -74,8 +77,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn past_sixty_failures_a_minute_an_address_has_to_wait() {
-        let throttle = Throttle::new();
+    fn past_its_failures_a_minute_an_address_has_to_wait() {
+        let throttle = Throttle::new(60, 10);
         let (guesser, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
         let start = Instant::now();
         assert!((0..60).all(|_| throttle.failed(guesser, start).is_none()));
@@ -87,12 +90,12 @@ mod tests {
 
     #[test]
     fn the_table_of_addresses_is_bounded() {
-        let (throttle, start) = (Throttle::new(), Instant::now());
+        let (throttle, start) = (Throttle::new(60, 1_000), Instant::now());
         for number in 0..20_000u32 {
             throttle.failed(IpAddr::from(number.to_be_bytes()), start);
         }
-        let len = || throttle.0.lock().unwrap().windows.len();
-        assert!(len() <= ADDRESSES_MAX + 1);
+        let len = || throttle.table.lock().unwrap().windows.len();
+        assert!(len() <= 1_001);
         throttle.failed(IpAddr::from([200, 0, 0, 1]), start + WINDOW + SWEEP_EVERY);
         assert!(len() <= 2);
     }
