@@ -64,7 +64,9 @@ const FIELDS: [(&str, Field); 7] = [
 /// Why a text is no template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Wrong {
-    #[error("holds the unknown field {{{0}}}; there are source, sdk_app_id, action, date, hour, session_id and recording_id")]
+    #[error(
+        "holds the unknown field {{{0}}}; there are source, sdk_app_id, action, date, hour, session_id and recording_id"
+    )]
     Field(String),
     #[error("holds a brace without its other half")]
     Brace,
@@ -169,7 +171,15 @@ mod tests {
 
     fn values<'a>(session_id: Option<&'a str>, recording_id: Option<&'a str>) -> Values<'a> {
         let time = Timestamp::from_second(1_787_003_942).unwrap();
-        Values { source: "main", sdk_app_id: Some("1400"), action: "record", time, session_id, recording_id, event_id: "p-1" }
+        Values {
+            source: "main",
+            sdk_app_id: Some("1400"),
+            action: "record",
+            time,
+            session_id,
+            recording_id,
+            event_id: "p-1",
+        }
     }
 
     #[test]

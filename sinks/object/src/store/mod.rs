@@ -159,7 +159,8 @@ impl Store {
             Backend::Disk(disk) => disk.keys_beside(stem).await?,
         };
         let is_extension = |rest: &str| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        let behind = |key: &str| key.strip_prefix(stem).and_then(|rest| rest.strip_prefix('.')).is_some_and(is_extension);
+        let behind =
+            |key: &str| key.strip_prefix(stem).and_then(|rest| rest.strip_prefix('.')).is_some_and(is_extension);
         keys.retain(|key| behind(key));
         Ok(keys)
     }
