@@ -16,8 +16,9 @@ use crate::config::model::{Log, LogFormat};
 /// Lines that wait to be written.
 const LINES_MAX: usize = 16_384;
 
-/// What is not logged whatever the filter says: the client library of AMQP shows whole messages, and its sink tells its troubles.
-const SILENCED: &str = "lapin";
+/// Libraries whose lines are never written, whatever the filter says: `reqsign` shows credentials at `debug`, `lapin` whole messages
+/// at `warn`. Their sinks tell their troubles.
+const WITHHELD: [&str; 2] = ["reqsign", "lapin"];
 
 /// Keeps the writing thread; dropping it writes what is left.
 pub struct Logging {
@@ -72,8 +73,8 @@ pub fn init(settings: &Log) -> Result<Logging, Error> {
 }
 
 fn start(filter: reload::Layer<EnvFilter, Registry>, writer: NonBlocking, text: bool) -> Result<(), TryInitError> {
-    let tame = filter_fn(|metadata| !metadata.target().starts_with(SILENCED));
-    let registry = tracing_subscriber::registry().with(filter).with(tame);
+    let withheld = filter_fn(|line| !WITHHELD.iter().any(|library| line.target().starts_with(library)));
+    let registry = tracing_subscriber::registry().with(filter).with(withheld);
     if text {
         let ansi = std::io::stderr().is_terminal();
         registry.with(tracing_subscriber::fmt::layer().with_ansi(ansi).with_writer(writer)).try_init()

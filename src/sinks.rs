@@ -9,6 +9,7 @@ pub fn kinds() -> Kinds {
         Kind::of::<sink_http::Http>(),
         Kind::of::<sink_kafka::Kafka>(),
         Kind::of::<sink_amqp::Amqp>(),
+        Kind::of::<sink_object::Object>(),
         Kind::of::<sink_object::Recordings>(),
     ])
 }

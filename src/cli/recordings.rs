@@ -178,12 +178,7 @@ struct Eye<'a> {
 }
 
 impl Expected {
-    fn read(
-        journal: &Path,
-        name: &SinkName,
-        sink: &model::Sink,
-        archive: &dyn Archive,
-    ) -> Result<Self, VerifyError> {
+    fn read(journal: &Path, name: &SinkName, sink: &model::Sink, archive: &dyn Archive) -> Result<Self, VerifyError> {
         let selector = Selector::new(sink).map_err(SetupError::from)?;
         let eye = Eye { name, mask: mask_of(sink).map_err(SetupError::from)?, archive };
         let mut this = Self { events: HashMap::new(), lengths: HashMap::new(), found: HashMap::new() };
@@ -229,7 +224,9 @@ impl Expected {
         let mut missing: Vec<_> = lacking
             .flat_map(|(place, events)| {
                 let is_damaged = found.contains_key(&place);
-                events.into_iter().map(move |event| if is_damaged { Missing { state: "damaged", ..event } } else { event })
+                events
+                    .into_iter()
+                    .map(move |event| if is_damaged { Missing { state: "damaged", ..event } } else { event })
             })
             .collect();
         missing.sort_by(|a, b| (&a.key, &a.event_id).cmp(&(&b.key, &b.event_id)));

@@ -6,6 +6,7 @@ mod support;
 mod accepts;
 mod admin;
 mod amqp;
+mod archives;
 mod authenticates;
 mod cli;
 mod controls;

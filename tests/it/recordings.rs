@@ -12,7 +12,9 @@ use futures::{StreamExt as _, stream};
 use serde_json::{Value, json};
 use test_servers::recorder::{Recorder, Reply, Request};
 
-use crate::support::{Gateway, GatewayBuilder, Outcome, Sender, by_id, eventually, events, file_sink, folder, trunkline};
+use crate::support::{
+    Gateway, GatewayBuilder, Outcome, Sender, by_id, events, eventually, file_sink, folder, trunkline,
+};
 
 /// Stands in every URL, and must not be seen.
 const CANARY: &str = "canarysign";
@@ -128,7 +130,8 @@ impl Recordings {
 
 /// A recordings sink `home` on the folder `archive`, and a file sink that is told.
 fn sinks(dir: &Path, timeout: &str) -> String {
-    let told = file_sink("told", &dir.join("told.ndjson")).replace("start", "actions = [\"recording.archived\"]\nstart");
+    let told =
+        file_sink("told", &dir.join("told.ndjson")).replace("start", "actions = [\"recording.archived\"]\nstart");
     let root = dir.join("archive").display().to_string();
     format!(
         "[sinks.home]\ntype = \"recordings\"\nstart = \"oldest\"\nactions = [\"record\", \"voicemail\"]\nconcurrency = 2\n\
@@ -189,7 +192,9 @@ async fn dead_letters(gateway: &Gateway) -> BTreeMap<String, (String, String)> {
 
 async fn metric(gateway: &Gateway, name: &str) -> u64 {
     let text = gateway.get("/metrics").await.1.as_str().expect("text").to_owned();
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("trunkline_{name}{{sink=\"home\"}} ")).map(str::to_owned));
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(&format!("trunkline_{name}{{sink=\"home\"}} ")).map(str::to_owned));
     line.unwrap_or_else(|| panic!("no {name}")).parse().expect("a number")
 }
 
@@ -215,7 +220,11 @@ async fn every_recording_comes_home_once_or_is_a_dead_letter_with_the_true_reaso
     let recorder = recordings.serve();
     let dir = folder();
     let timeout = if large.is_some() { "3s" } else { "500ms" };
-    let gateway = GatewayBuilder::new(dir.path()).config("log.filter = \"debug\"").sinks(&sinks(dir.path(), timeout)).start().await;
+    let gateway = GatewayBuilder::new(dir.path())
+        .config("log.filter = \"debug\"")
+        .sinks(&sinks(dir.path(), timeout))
+        .start()
+        .await;
     for name in ["recordings_archived_total", "recordings_lost_total"] {
         assert_eq!(metric(&gateway, name).await, 0, "every series exists from the start");
     }
@@ -228,12 +237,17 @@ async fn every_recording_comes_home_once_or_is_a_dead_letter_with_the_true_reaso
     let letters = dead_letters(&gateway).await;
     let told = events(&dir.path().join("told.ndjson"));
     assert!(by_id(&told).values().all(|times| *times == 1), "each is told of once");
-    let told: HashMap<_, _> = told.iter().map(|event| (event["data"]["event_id"].as_str().expect("an id"), event)).collect();
+    let told: HashMap<_, _> =
+        told.iter().map(|event| (event["data"]["event_id"].as_str().expect("an id"), event)).collect();
     for number in 0..count {
         let id = format!("push-{number}");
         match Manner::of(number).code() {
             Some(code) => assert_eq!(letters.get(&id).map(|(code, _)| code.as_str()), Some(code), "{number}"),
-            None => assert_archived(dir.path(), told.get(id.as_str()).unwrap_or_else(|| panic!("{number} is not told of")), &recordings.bytes(number)),
+            None => assert_archived(
+                dir.path(),
+                told.get(id.as_str()).unwrap_or_else(|| panic!("{number} is not told of")),
+                &recordings.bytes(number),
+            ),
         }
     }
     let lost = (0..count).filter(|number| Manner::of(*number).code().is_some()).count();
@@ -245,8 +259,11 @@ async fn every_recording_comes_home_once_or_is_a_dead_letter_with_the_true_reaso
     assert_eq!(found["missing"].as_array().map(Vec::len), Some(lost), "{found}");
     let seen = format!("{}{}{status}{letters:?}{found}", gateway.lines().join("\n"), gateway.get("/metrics").await.1);
     assert!(!seen.contains("canary"), "{:?}", seen.find("canary").map(|at| &seen[at.saturating_sub(300)..at + 20]));
-    eprintln!("{count} recordings pushed in {pushed_in:?}, settled in {took:?}: {} archived, {lost} dead letters, at most {memory_kib} KiB, {} requests",
-        told.len(), recorder.requests().len());
+    eprintln!(
+        "{count} recordings pushed in {pushed_in:?}, settled in {took:?}: {} archived, {lost} dead letters, at most {memory_kib} KiB, {} requests",
+        told.len(),
+        recorder.requests().len()
+    );
     assert!(large.is_none() || memory_kib < MEMORY_MAX_KIB, "{memory_kib} KiB");
     gateway.stop().await;
 }
@@ -257,7 +274,10 @@ fn assert_archived(dir: &Path, event: &Value, bytes: &[u8]) {
     let held = std::fs::read(dir.join("archive").join(key)).unwrap_or_else(|error| panic!("{key}: {error}"));
     assert!(held == bytes, "{key} is not what was recorded");
     assert_eq!(data["length_bytes"], json!(bytes.len()));
-    assert_eq!((&event["type"], &event["source"]), (&json!("com.tencent.ccc.recording.archived.v1"), &json!("/tccc/1400")));
+    assert_eq!(
+        (&event["type"], &event["source"]),
+        (&json!("com.tencent.ccc.recording.archived.v1"), &json!("/tccc/1400"))
+    );
     assert_eq!(event["subject"], data["session_id"]);
 }
 
@@ -278,14 +298,20 @@ async fn verify_names_what_is_missing_and_what_nobody_named() {
     std::fs::write(archive.join("stray.mp3"), "ID3").unwrap();
     let (is_well, found) = verify(dir.path());
     assert!(!is_well);
-    assert_eq!((&found["archived"], &found["orphans"]), (&json!(7), &json!([{ "sink": "home", "key": "stray.mp3", "length_bytes": 3 }])));
+    assert_eq!(
+        (&found["archived"], &found["orphans"]),
+        (&json!(7), &json!([{ "sink": "home", "key": "stray.mp3", "length_bytes": 3 }]))
+    );
     let missing = |number: usize, state: &str| {
         json!({ "sink": "home", "event_id": format!("push-{number}"), "action": "record", "session_id": "s-1",
             "key": key(number).trim_end_matches(".mp3"), "state": state, "code": null })
     };
     assert_eq!(found["missing"], json!([missing(2, "settled"), missing(3, "damaged")]));
 
-    let output = trunkline().args(["recordings", "verify", "--sink", "told", "--config"]).arg(dir.path().join("gateway.toml")).output();
+    let output = trunkline()
+        .args(["recordings", "verify", "--sink", "told", "--config"])
+        .arg(dir.path().join("gateway.toml"))
+        .output();
     assert_eq!(output.unwrap().status.code(), Some(2), "a sink that archives nothing");
     gateway.stop().await;
 }

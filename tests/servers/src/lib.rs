@@ -7,5 +7,6 @@
 pub mod process;
 pub mod kafka;
 pub mod rabbitmq;
+pub mod cos;
 pub mod recorder;
 pub mod s3;

@@ -212,7 +212,7 @@ impl Reply {
         }
         if self.stalls {
             // Until the client goes away.
-            stream.read(&mut [0])?;
+            let _gone = stream.read(&mut [0])?;
         }
         Ok(())
     }

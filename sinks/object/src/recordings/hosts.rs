@@ -15,7 +15,9 @@ enum Pattern {
 
 /// Why a text is no pattern of hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("is no host; write a name without scheme and port, such as \"files.example.com\", or \"*.example.com\" for all below it")]
+#[error(
+    "is no host; write a name without scheme and port, such as \"files.example.com\", or \"*.example.com\" for all below it"
+)]
 pub(super) struct NoHost;
 
 impl Hosts {
@@ -45,9 +47,8 @@ fn pattern(text: &str) -> Result<Pattern, NoHost> {
         return Ok(Pattern::Exact(address.to_string()));
     }
     let bare = name.strip_prefix("*.").unwrap_or(&name);
-    let is_label = |label: &str| {
-        !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
-    };
+    let is_label =
+        |label: &str| !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
     if !bare.split('.').all(is_label) {
         return Err(NoHost);
     }

@@ -3,9 +3,9 @@
 //! It promises the same place for the same event, of safe characters alone (`A-Za-z0-9._=-` and `/`), and different places for
 //! different recordings: where a value had to be changed to be safe, a part of its SHA-256 stands behind it.
 
-use std::fmt::Write as _;
-
 use jiff::Timestamp;
+
+use crate::store::hex;
 
 /// A longer value is cut; names of files end at 255 bytes.
 const VALUE_LEN_MAX: usize = 120;
@@ -64,7 +64,9 @@ const FIELDS: [(&str, Field); 7] = [
 /// Why a text is no template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Wrong {
-    #[error("holds the unknown field {{{0}}}; there are source, sdk_app_id, action, date, hour, session_id and recording_id")]
+    #[error(
+        "holds the unknown field {{{0}}}; there are source, sdk_app_id, action, date, hour, session_id and recording_id"
+    )]
     Field(String),
     #[error("holds a brace without its other half")]
     Brace,
@@ -159,14 +161,6 @@ fn sha256_hex(bytes: &[u8]) -> String {
     hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref())
 }
 
-/// Lower-case hex digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to memory");
-        text
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::{any, prop_assert, prop_assert_ne, proptest};
@@ -177,7 +171,15 @@ mod tests {
 
     fn values<'a>(session_id: Option<&'a str>, recording_id: Option<&'a str>) -> Values<'a> {
         let time = Timestamp::from_second(1_787_003_942).unwrap();
-        Values { source: "main", sdk_app_id: Some("1400"), action: "record", time, session_id, recording_id, event_id: "p-1" }
+        Values {
+            source: "main",
+            sdk_app_id: Some("1400"),
+            action: "record",
+            time,
+            session_id,
+            recording_id,
+            event_id: "p-1",
+        }
     }
 
     #[test]

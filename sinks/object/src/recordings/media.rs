@@ -73,7 +73,11 @@ impl Media {
     /// The media type of an object that was archived under this extension.
     pub(super) fn of_extension(extension: &str) -> Self {
         let known = MARKS.iter().map(|(_, _, media)| *media).find(|media| media.extension == extension);
-        known.unwrap_or(if extension == "aac" { Media { content_type: "audio/aac", extension: "aac" } } else { UNKNOWN })
+        known.unwrap_or(if extension == "aac" {
+            Media { content_type: "audio/aac", extension: "aac" }
+        } else {
+            UNKNOWN
+        })
     }
 }
 
@@ -90,7 +94,8 @@ fn text(head: &[u8], declared: Option<&str>) -> Option<NotMedia> {
         return None;
     }
     let declared = declared.unwrap_or("text/plain").trim().to_ascii_lowercase();
-    let is_called_media = ["audio/", "video/", "application/octet-stream", "binary/"].iter().any(|of| declared.starts_with(of));
+    let is_called_media =
+        ["audio/", "video/", "application/octet-stream", "binary/"].iter().any(|of| declared.starts_with(of));
     match readable.trim_start().chars().next() {
         Some('<') => Some(NotMedia::Markup),
         Some('{' | '[') => Some(NotMedia::Json),

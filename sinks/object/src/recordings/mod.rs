@@ -32,7 +32,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sink_api::http::{Lookup, System};
 use sink_api::lanes::{one_by_one, waits};
-use sink_api::{Archive, Archived, Batch, BuildError, Context, DerivedPush, Event, Outcome, Problem, Sink, SinkKind, Unavailable};
+use sink_api::{
+    Archive, Archived, Batch, BuildError, Context, DerivedPush, Event, Outcome, Problem, Sink, SinkKind, Unavailable,
+};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -144,7 +146,12 @@ impl RecordingsSink {
             event_id: &event.id,
         };
         let body = Bytes::from(serde_json::to_vec(&body).expect("strings and finite numbers always serialise"));
-        DerivedPush { id_suffix: "archived".to_owned(), action: ARCHIVED.to_owned(), session_id: named.session_id, body }
+        DerivedPush {
+            id_suffix: "archived".to_owned(),
+            action: ARCHIVED.to_owned(),
+            session_id: named.session_id,
+            body,
+        }
     }
 }
 

@@ -91,9 +91,10 @@ fn a_frame_that_is_cut_off_does_not_play() {
 #[test]
 fn other_versions_and_layers_have_their_own_tables() {
     // MPEG-2 layer III, 16 kHz, 32 kbit/s, mono: 144 bytes of 576 samples; MPEG-1 layer II, 48 kHz, 192 kbit/s: 576 bytes.
-    for (header, len, expected) in
-        [([0xff, 0xf3, 0x48, 0xc0], 144, 100.0 * 576.0 / 16_000.0), ([0xff, 0xfd, 0xa4, 0x00], 576, 100.0 * 1152.0 / 48_000.0)]
-    {
+    for (header, len, expected) in [
+        ([0xff, 0xf3, 0x48, 0xc0], 144, 100.0 * 576.0 / 16_000.0),
+        ([0xff, 0xfd, 0xa4, 0x00], 576, 100.0 * 1152.0 / 48_000.0),
+    ] {
         let mut frame = vec![0; len];
         frame[..4].copy_from_slice(&header);
         assert_eq!(seconds(&frame.repeat(100), 77), Some(expected));

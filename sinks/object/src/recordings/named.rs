@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sink_api::{Event, Fault, Outcome};
 
-use super::key::{Template, Values};
 use super::keep;
+use super::key::{Template, Values};
 
 /// The actions that name a recording.
 const ACTIONS: [&str; 2] = ["record", "voicemail"];

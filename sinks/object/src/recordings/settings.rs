@@ -74,7 +74,10 @@ impl RecordingsSettings {
             }
         }
         if self.size_max.0 == 0 {
-            found("size_max".to_owned(), "is zero; write the size of the largest recording, such as \"256MiB\"".to_owned());
+            found(
+                "size_max".to_owned(),
+                "is zero; write the size of the largest recording, such as \"256MiB\"".to_owned(),
+            );
         }
         if self.timeout.0.is_zero() {
             found("timeout".to_owned(), "is zero; write how long one request may take, such as \"60s\"".to_owned());

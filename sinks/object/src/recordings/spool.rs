@@ -13,9 +13,9 @@ use bytes::{Bytes, BytesMut};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _, BufWriter};
 
-use super::key::hex;
 use super::media::HEAD_LEN;
 use super::mp3::Clock;
+use crate::store::hex;
 
 const BUFFER_LEN: usize = 128 << 10;
 

@@ -64,11 +64,13 @@ impl Bucket {
             .map_err(|error| BuildError(format!("TLS cannot be set up: {error}")))?;
         let (headers, etag_is_md5) = match (&settings.encryption, settings.provider) {
             (Some(encryption), Provider::Cos) => {
-                (cos_encryption(encryption)?, matches!(encryption, Encryption::Managed))
+                (cos_encryption(encryption)?, matches!(encryption, Encryption::Managed {}))
             }
-            (encryption, _) => (EncryptionHeaders::default(), matches!(encryption, None | Some(Encryption::Managed))),
+            (encryption, _) => {
+                (EncryptionHeaders::default(), matches!(encryption, None | Some(Encryption::Managed {})))
+            }
         };
-        let transport = Transport::new(client, host(settings), headers, etag_is_md5);
+        let transport = Transport::new(client, host(settings)?, headers, etag_is_md5);
         let context = OperationContext::new().with_http_transport(HttpTransporter::new(transport));
         Ok(Self { operator: operator.with_context(context), timeout: settings.timeout.0 })
     }
@@ -189,11 +191,10 @@ async fn within<T>(timeout: Duration, call: impl Future<Output = opendal::Result
 }
 
 fn s3(settings: &StoreSettings) -> Result<S3, BuildError> {
-    let mut builder = S3::default().bucket(settings.bucket.as_deref().unwrap_or_default());
-    if let Some(endpoint) = settings.endpoint_url() {
-        builder = builder.endpoint(&endpoint);
-    }
-    builder = builder.region(&region(settings));
+    let mut builder = S3::default()
+        .bucket(settings.bucket.as_deref().unwrap_or_default())
+        .endpoint(&endpoint(settings))
+        .region(&region(settings));
     if !settings.path_style {
         builder = builder.enable_virtual_host_style();
     }
@@ -209,7 +210,7 @@ fn s3(settings: &StoreSettings) -> Result<S3, BuildError> {
     }
     Ok(match &settings.encryption {
         None => builder,
-        Some(Encryption::Managed) => builder.server_side_encryption_with_s3_key(),
+        Some(Encryption::Managed {}) => builder.server_side_encryption_with_s3_key(),
         Some(Encryption::Kms { key_id: None }) => builder.server_side_encryption_with_aws_managed_kms_key(),
         Some(Encryption::Kms { key_id: Some(id) }) => builder.server_side_encryption_with_customer_managed_kms_key(id),
         Some(Encryption::Customer { key }) => {
@@ -219,9 +220,8 @@ fn s3(settings: &StoreSettings) -> Result<S3, BuildError> {
 }
 
 fn cos(settings: &StoreSettings) -> Result<Cos, BuildError> {
-    let mut builder = Cos::default()
-        .bucket(settings.bucket.as_deref().unwrap_or_default())
-        .endpoint(&settings.endpoint_url().unwrap_or_default());
+    let mut builder =
+        Cos::default().bucket(settings.bucket.as_deref().unwrap_or_default()).endpoint(&endpoint(settings));
     if let (Some(id), Some(secret)) = (&settings.access_key_id, &settings.secret_access_key) {
         builder = builder
             .secret_id(&resolve("access_key_id", id)?)
@@ -245,7 +245,7 @@ fn cos_encryption(encryption: &Encryption) -> Result<EncryptionHeaders, BuildErr
         Ok(())
     };
     match encryption {
-        Encryption::Managed => add(&mut headers.begin, "x-cos-server-side-encryption", "AES256")?,
+        Encryption::Managed {} => add(&mut headers.begin, "x-cos-server-side-encryption", "AES256")?,
         Encryption::Kms { key_id } => {
             add(&mut headers.begin, "x-cos-server-side-encryption", "cos/kms")?;
             if let Some(id) = key_id {
@@ -268,13 +268,26 @@ fn region(settings: &StoreSettings) -> String {
     settings.region.clone().or_else(from_environment).unwrap_or_else(|| REGION_DEFAULT.to_owned())
 }
 
+/// Where requests go, but for the bucket in front of the host.
+pub(super) fn endpoint(settings: &StoreSettings) -> String {
+    if let Some(endpoint) = &settings.endpoint {
+        return endpoint.trim_end_matches('/').to_owned();
+    }
+    if settings.provider == Provider::Cos {
+        return format!("https://cos.{}.myqcloud.com", settings.region.as_deref().unwrap_or_default());
+    }
+    std::env::var("AWS_ENDPOINT_URL").unwrap_or_else(|_| {
+        let region = region(settings);
+        let country = if region.starts_with("cn-") { ".cn" } else { "" };
+        format!("https://s3.{region}.amazonaws.com{country}")
+    })
+}
+
 /// What the host names of the store's requests end with.
-fn host(settings: &StoreSettings) -> String {
-    let endpoint = settings.endpoint_url().and_then(|url| url.parse::<http::Uri>().ok());
-    endpoint
-        .as_ref()
-        .and_then(|uri| uri.host())
-        .map_or_else(|| format!("s3.{}.amazonaws.com", region(settings)), str::to_owned)
+fn host(settings: &StoreSettings) -> Result<String, BuildError> {
+    let endpoint: Option<http::Uri> = endpoint(settings).parse().ok();
+    let host = endpoint.as_ref().and_then(http::Uri::host).map(str::to_owned);
+    host.ok_or_else(|| BuildError("the store's endpoint is no address".to_owned()))
 }
 
 fn resolve(name: &str, secret: &Secret) -> Result<String, BuildError> {

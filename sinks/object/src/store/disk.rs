@@ -81,7 +81,9 @@ impl Disk {
         blocking(move || {
             let beside = list_dir(&root, place.parent().unwrap_or(&root));
             match beside {
-                Ok((_, found)) => Ok(found.into_iter().map(|listed| listed.key).filter(|key| key.starts_with(&stem)).collect()),
+                Ok((_, found)) => {
+                    Ok(found.into_iter().map(|listed| listed.key).filter(|key| key.starts_with(&stem)).collect())
+                }
                 Err(Error::Disk { source, .. }) if source.kind() == io::ErrorKind::NotADirectory => Ok(Vec::new()),
                 Err(error) => Err(error),
             }

@@ -179,6 +179,7 @@ impl Refusal {
                 ("access-denied", "the policy must allow to put, get, list and abort uploads in this bucket")
             }
             (code, _) if code.starts_with("KMS.") => ("kms", "see whether the key is there and may be used"),
+            (_, 200) => ("store-error", ""),
             (_, status) => return (format!("http-{status}").into(), ""),
         };
         (code.into(), advice)

@@ -30,6 +30,7 @@ use sink_api::{BuildError, Fault};
 use self::bucket::{Bucket, BucketList, BucketUpload};
 use self::disk::{Disk, DiskList, DiskUpload};
 pub use self::error::{Error, Refusal};
+pub(crate) use self::settings::timeout_default;
 pub use self::settings::{Encryption, Provider, StoreSettings};
 
 /// A place for objects. Cheap to share by reference; connections are opened as they are needed.
@@ -102,8 +103,7 @@ impl Store {
             let bucket = root.display().to_string();
             return Ok(Self { backend: Backend::Disk(Disk::new(root)), place: format!("directory {bucket}"), bucket });
         }
-        let endpoint = settings.endpoint_url().unwrap_or_else(|| "Amazon S3".to_owned());
-        let place = format!("bucket {bucket} at {endpoint}");
+        let place = format!("bucket {bucket} at {}", bucket::endpoint(settings));
         Ok(Self { backend: Backend::Bucket(Bucket::new(settings, client)?), bucket, place })
     }
 
@@ -159,7 +159,8 @@ impl Store {
             Backend::Disk(disk) => disk.keys_beside(stem).await?,
         };
         let is_extension = |rest: &str| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        let behind = |key: &str| key.strip_prefix(stem).and_then(|rest| rest.strip_prefix('.')).is_some_and(is_extension);
+        let behind =
+            |key: &str| key.strip_prefix(stem).and_then(|rest| rest.strip_prefix('.')).is_some_and(is_extension);
         keys.retain(|key| behind(key));
         Ok(keys)
     }

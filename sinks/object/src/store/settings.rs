@@ -9,9 +9,6 @@ use serde::{Deserialize, Serialize};
 use sink_api::Problem;
 use sink_api::settings::{Period, Secret};
 
-/// The name of the endpoint of COS in a region.
-const COS_ENDPOINT: (&str, &str) = ("https://cos.", ".myqcloud.com");
-
 /// Where objects go.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,7 +17,8 @@ pub struct StoreSettings {
     /// The bucket, which exists already; for `cos` with its app id, `<name>-<appid>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bucket: Option<String>,
-    /// `http(s)://host[:port]`, without the bucket. The provider's own by default.
+    /// `http(s)://host[:port]`, without the bucket. For `s3` by default what the environment says in `AWS_ENDPOINT_URL`; else the
+    /// provider's own in the region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
     /// The bucket's region. For `s3` by default what the environment says in `AWS_REGION` or `AWS_DEFAULT_REGION`, else `us-east-1`.
@@ -65,7 +63,7 @@ pub enum Provider {
 #[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Encryption {
     /// With keys that the store keeps.
-    Managed,
+    Managed {},
     /// With a key of the provider's key management; its default key without `key_id`.
     Kms {
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,15 +89,6 @@ impl StoreSettings {
             found.add("timeout", "is zero; write how long one request may take, such as \"30s\"");
         }
         found.0
-    }
-
-    /// The endpoint's address: what is configured, else COS's own in the region; `None` leaves S3's own.
-    pub(super) fn endpoint_url(&self) -> Option<String> {
-        match (&self.endpoint, &self.region, self.provider) {
-            (Some(endpoint), ..) => Some(endpoint.trim_end_matches('/').to_owned()),
-            (None, Some(region), Provider::Cos) => Some(format!("{}{region}{}", COS_ENDPOINT.0, COS_ENDPOINT.1)),
-            _ => None,
-        }
     }
 
     fn disk_problems(&self, found: &mut Found) {

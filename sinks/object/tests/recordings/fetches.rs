@@ -53,7 +53,11 @@ async fn an_event_that_is_delivered_again_repeats_the_same_push_without_fetching
     assert_eq!((&first, &second), (&second, &third));
     assert_eq!(recorder.requests().len(), 1);
     let another = named("record", "r-1", "s-1", json!({ "url": recorder.url("/gone") }));
-    assert_eq!(archived(&home.sink, another).await.0, first, "two participants that share a recording share the object");
+    assert_eq!(
+        archived(&home.sink, another).await.0,
+        first,
+        "two participants that share a recording share the object"
+    );
 }
 
 #[tokio::test]

@@ -16,7 +16,9 @@ async fn every_answer_has_its_reason() {
         let path = request.path.split('?').next().unwrap();
         let number = path.trim_start_matches('/').parse::<u16>();
         match path {
-            "/html" => Reply::whole(b"<html><body>expired</body></html>".to_vec().into()).header("content-type", "audio/mpeg"),
+            "/html" => {
+                Reply::whole(b"<html><body>expired</body></html>".to_vec().into()).header("content-type", "audio/mpeg")
+            }
             "/json" => Reply::whole(b"{\"error\":\"expired\"}".to_vec().into()),
             "/empty" => Reply::whole(Vec::new().into()),
             "/gzip" => Reply::file(request, noise("a", LEN), "1").header("content-encoding", "gzip"),
@@ -112,7 +114,8 @@ async fn a_url_of_an_event_gets_no_further_than_a_redirect() {
     let by_name = named("record", "r-1", "s-1", json!({ "url": format!("http://localhost:{port}/a") }));
     let (kind, code, _) = fault(&closed, by_name).await;
     assert_eq!((kind, code.as_str()), ("rejected", "address-refused"));
-    let (kind, code, _) = fault(&home.sink, named("record", "r-1", "s-1", json!({ "url": "http://127.0.0.1:1/" }))).await;
+    let (kind, code, _) =
+        fault(&home.sink, named("record", "r-1", "s-1", json!({ "url": "http://127.0.0.1:1/" }))).await;
     assert_eq!((kind, code.as_str()), ("retry", "connect"), "a server that is away is no fault of the link");
 }
 
@@ -139,7 +142,9 @@ async fn a_stalled_recording_holds_up_its_own_session_alone() {
         _ => Reply::file(request, noise("b", LEN), "1"),
     });
     let home = home(&format!("timeout = '{}ms'", SHORT.as_millis()));
-    let of = |recording: &str, session: &str, path: &str| named("record", recording, session, json!({ "url": recorder.url(path) }));
+    let of = |recording: &str, session: &str, path: &str| {
+        named("record", recording, session, json!({ "url": recorder.url(path) }))
+    };
     let events = vec![of("r-1", "s-1", "/stalls"), of("r-2", "s-1", "/b"), of("r-3", "s-2", "/b")];
     let outcomes = home.sink.deliver(&sink_api::conformance::batch(0, 1, events)).await;
     assert!(matches!(&outcomes[0], Outcome::Retry { burns_attempt: true, .. }), "{outcomes:?}");

@@ -33,7 +33,11 @@ pub fn sink_on(root: &Path, extra: &str) -> Arc<dyn Sink> {
 }
 
 pub fn sink(text: &str) -> Arc<dyn Sink> {
-    let text = if text.contains("allow_networks") { text.to_owned() } else { format!("allow_networks = ['127.0.0.1/32']\n{text}") };
+    let text = if text.contains("allow_networks") {
+        text.to_owned()
+    } else {
+        format!("allow_networks = ['127.0.0.1/32']\n{text}")
+    };
     let settings: RecordingsSettings = toml::from_str(&text).unwrap();
     let context = Context { name: "home".into(), format: Format::CloudEvents };
     assert_eq!(Recordings::check(&settings, &context), []);
@@ -107,7 +111,9 @@ fn count(dir: &Path) -> usize {
 
 /// Bytes that look like an MP3 by their first ones and like nothing else further on; the same for the same seed.
 pub fn noise(seed: &str, len: usize) -> Arc<Vec<u8>> {
-    let mut state = seed.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    let mut state = seed
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
     let mut bytes = b"ID3\x04\x00\x00\x00\x00\x00\x00".to_vec();
     while bytes.len() < len {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
