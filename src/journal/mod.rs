@@ -119,6 +119,15 @@ pub struct Lease {
     pub checkpoint: Checkpoint,
 }
 
+/// Why an owner is to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recall {
+    /// Another process is to have the shard: finish what is in hand, save, release, and ask again.
+    HandOver,
+    /// The lease ended without being released. Another process may own the shard already; what is in flight must not be settled.
+    Lost,
+}
+
 /// An accepted push, read back.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
@@ -217,6 +226,12 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Gives a lease back, so that another process can take it at once.
     async fn release(&self, fence: &Fence) -> Result<(), Error>;
+
+    /// Returns once the lease of `fence` is asked back, or was lost. A journal that one process owns never asks.
+    async fn recalled(&self, fence: &Fence) -> Recall {
+        let _owned = fence;
+        std::future::pending().await
+    }
 
     /// The durable entries of `shard` behind `after`, by rising offset.
     async fn read(&self, shard: u16, after: Offset, limits: ReadLimits) -> Result<Page, Error>;
