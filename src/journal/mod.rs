@@ -18,6 +18,7 @@
 mod checkpoint;
 mod dead_letter;
 pub mod disk;
+pub mod shared_dedup;
 #[cfg(test)]
 mod conformance;
 
@@ -193,6 +194,27 @@ pub struct Backlog {
     pub oldest_received_at: Option<Timestamp>,
 }
 
+/// Where push ids are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dedup {
+    /// The backend's name in the config.
+    pub backend: &'static str,
+    /// They are known less widely than configured at present.
+    pub degraded: bool,
+}
+
+/// A sink's pipeline on one shard, in a journal that many processes share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    pub shard: u16,
+    /// The process that holds the lease; nobody where absent.
+    pub owner: Option<String>,
+    /// Whether that is this process.
+    pub is_ours: bool,
+    /// Of this shard alone.
+    pub backlog: Backlog,
+}
+
 /// The contract. All futures may be dropped; an `accept` that was begun may still take effect then.
 #[async_trait]
 pub trait Journal: Send + Sync + 'static {
@@ -280,6 +302,17 @@ pub trait Journal: Send + Sync + 'static {
 
     /// How much a sink has before it, over all shards. `None` for an unknown sink.
     async fn backlog(&self, sink: &SinkName) -> Option<Backlog>;
+
+    /// Who has a sink's pipelines, by rising shard; empty where one process has them all.
+    async fn shares(&self, sink: &SinkName) -> Result<Vec<Share>, Error> {
+        let _one_owner = sink;
+        Ok(Vec::new())
+    }
+
+    /// Where push ids are known, from memory.
+    fn dedup(&self) -> Dedup {
+        Dedup { backend: "journal", degraded: false }
+    }
 
     /// How the journal is, from memory: cheap enough for every probe.
     fn health(&self) -> Health;

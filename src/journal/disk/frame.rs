@@ -73,7 +73,7 @@ impl Head {
 }
 
 /// The key of a push of `source`.
-pub(super) fn key_of(source: &SourceName, id: &PushId) -> Key {
+pub(in crate::journal) fn key_of(source: &SourceName, id: &PushId) -> Key {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(&(source.as_str().len() as u32).to_le_bytes());
     context.update(source.as_str().as_bytes());
