@@ -18,6 +18,7 @@
 mod checkpoint;
 mod dead_letter;
 pub mod disk;
+pub mod redis;
 #[cfg(test)]
 mod conformance;
 
