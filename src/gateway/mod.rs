@@ -15,6 +15,7 @@
 //! then is delivered after the next start.
 
 mod control;
+mod journal;
 mod origin;
 mod reload;
 mod sinks;
@@ -42,7 +43,7 @@ use crate::admin::{self, Admin};
 use crate::config::Config;
 use crate::ingress::{Ingress, Replayer};
 use crate::journal::Journal;
-use crate::journal::disk::{self, DiskJournal};
+use crate::journal::{disk, redis};
 use crate::logging::FilterHandle;
 use crate::metrics::Metrics;
 use crate::names::{INGRESS, SinkName};
@@ -55,6 +56,10 @@ use crate::serve::Listener;
 pub enum StartError {
     #[error(transparent)]
     Journal(#[from] disk::OpenError),
+    #[error(transparent)]
+    RedisJournal(#[from] redis::OpenError),
+    #[error("the credentials of Redis: {0}")]
+    Redis(#[source] sink_api::settings::SecretError),
     #[error("sink {sink} cannot be registered in the journal: {source}")]
     Register { sink: SinkName, source: crate::journal::Error },
     #[error("which sinks are paused cannot be read: {0}")]
@@ -144,7 +149,7 @@ impl Gateway {
         let hangup = signal(SignalKind::hangup()).map_err(StartError::Signal)?;
         let config = reading.config().clone();
         let metrics = Metrics::new();
-        let journal = open_journal(&config, &metrics).await?;
+        let journal = journal::open(&config, &metrics).await?;
 
         let sink_views = Arc::new(ArcSwap::default());
         let replays = Arc::new(Replays::default());
@@ -281,21 +286,6 @@ fn start_ingress(listener: Ingress, journal: &Arc<dyn Journal>, replays: &Replay
     let replayer = Replayer::new(Arc::clone(journal), replays.open(&SinkName::from(INGRESS), 0));
     ingress.tasks.spawn(replayer.run(ingress.stop.clone()));
     ingress
-}
-
-async fn open_journal(config: &Config, metrics: &Metrics) -> Result<Arc<dyn Journal>, StartError> {
-    let options = disk::Options {
-        dir: config.journal.disk.dir.clone(),
-        segment_size: config.journal.disk.segment_size.0,
-        size_max: config.journal.size_max.0,
-        reserve: config.journal.disk.reserve.0,
-        dedup_window: config.dedup.window.0,
-    };
-    let metrics = metrics.journal.clone();
-    match tokio::task::spawn_blocking(|| DiskJournal::open(options, metrics)).await {
-        Ok(opened) => Ok(opened?),
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-    }
 }
 
 /// A sink that left the config keeps its place, and with it the entries that it has not settled: say so, since the journal grows.

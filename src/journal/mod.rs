@@ -18,6 +18,7 @@
 mod checkpoint;
 mod dead_letter;
 pub mod disk;
+pub mod redis;
 pub mod shared_dedup;
 #[cfg(test)]
 mod conformance;

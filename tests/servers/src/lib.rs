@@ -5,3 +5,4 @@
 //! fails with the command that installs it. Nothing here is part of the gateway.
 
 pub mod process;
+pub mod redis;
