@@ -18,4 +18,5 @@ mod layering;
 mod reloads;
 mod samples;
 mod selects_and_masks;
+mod shared_dedup;
 mod survives_crash;

@@ -24,6 +24,8 @@
 mod gate;
 mod keys;
 mod marks;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
