@@ -16,6 +16,8 @@ mod isolates_sinks;
 mod keeps_privacy;
 mod layering;
 mod reloads;
+mod replicas;
+mod replicas_trial;
 mod samples;
 mod selects_and_masks;
 mod shared_dedup;

@@ -11,9 +11,10 @@ use tempfile::TempDir;
 
 use super::eventually;
 
-/// The program, to be given arguments.
+/// The program, to be given arguments; another build of it where `TRUNKLINE_TEST_PROGRAM` says so.
 pub fn trunkline() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_trunkline"));
+    let program = std::env::var_os("TRUNKLINE_TEST_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_trunkline").into());
+    let mut command = Command::new(program);
     command.env_remove("TRUNKLINE_ADMIN_TOKEN");
     command
 }
@@ -212,8 +213,21 @@ impl Gateway {
 
     /// SIGHUP.
     pub fn hang_up(&self) {
+        self.signal(rustix::process::Signal::HUP);
+    }
+
+    /// SIGSTOP: it stands still until [`Self::resume`], its connections stay open.
+    pub fn pause(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    pub fn resume(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("it runs");
+        rustix::process::kill_process(pid, signal).expect("it runs");
     }
 
     pub fn kill(mut self) {
