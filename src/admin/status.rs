@@ -29,6 +29,18 @@ pub struct JournalStatus {
     pub size_max: u64,
     /// Why it does not accept, where it does not.
     pub trouble: Option<String>,
+    /// What the servers promise that hold it; left out for a disk, and while they do not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub promises: Option<PromisesStatus>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct PromisesStatus {
+    /// What a push has before it is acknowledged: `fsync`, `replicated`, `strict` or `relaxed`.
+    pub durability: &'static str,
+    pub servers: Vec<String>,
+    /// What falls short of that, each with the setting to change.
+    pub shortfalls: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -98,6 +110,11 @@ impl Status {
                 entries: health.entries,
                 size_max: health.size_max,
                 trouble: health.trouble,
+                promises: admin.journal.promises().await.map(|promises| PromisesStatus {
+                    durability: promises.durability,
+                    servers: promises.servers,
+                    shortfalls: promises.shortfalls,
+                }),
             },
             dedup: DedupStatus::of(admin.journal.dedup()),
             sources: admin

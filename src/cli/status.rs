@@ -73,6 +73,15 @@ fn text(status: &Value) -> String {
     if let Some(trouble) = journal["trouble"].as_str() {
         text.push_str(&format!("trouble: {}\n", shorten(trouble, usize::from(WIDTH) - 10)));
     }
+    let promises = &journal["promises"];
+    if let Some(durability) = promises["durability"].as_str() {
+        text.push_str(&format!("acknowledged means {}\n", meaning_of(durability)));
+    }
+    for (label, list) in [("  ", &promises["servers"]), ("  WEAKER: ", &promises["shortfalls"])] {
+        for said in list.as_array().into_iter().flatten().filter_map(Value::as_str) {
+            text.push_str(&format!("{label}{}\n", shorten(said, usize::from(WIDTH) - label.len() - 1)));
+        }
+    }
     let dedup = &status["dedup"];
     if dedup["backend"] != "journal" {
         let state =
@@ -149,6 +158,17 @@ fn word(value: &Value) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// What the journal's durability is, in words.
+fn meaning_of(durability: &str) -> String {
+    let meaning = match durability {
+        "fsync" => "on the master's disk",
+        "replicated" => "in the memory of the master and its replicas",
+        "strict" => "on the disks of the master and its replicas",
+        _ => "in the master's memory: pushes can be lost",
+    };
+    format!("{meaning} ({})", word(&Value::from(durability)))
+}
+
 fn shorten(text: &str, len_max: usize) -> String {
     let text = text.replace(char::is_control, " ");
     match text.char_indices().nth(len_max) {
@@ -197,13 +217,20 @@ mod tests {
             );
         }
         let status = json!({"version": "0.1.0", "uptime_seconds": 90_000, "ready": false, "sinks": sinks,
-            "journal": {"backend": "disk", "entries": 1, "bytes": 5 << 20, "size_max": 10_u64 << 30, "trouble": "full ".repeat(50)},
+            "journal": {"backend": "disk", "entries": 1, "bytes": 5 << 20, "size_max": 10_u64 << 30, "trouble": "full ".repeat(50),
+                "promises": {"durability": "fsync", "servers": ["127.0.0.1:6379: Redis 7.0.15, appendfsync always, 0 replicas"],
+                    "shortfalls": ["maxmemory ".repeat(20)]}},
             "dedup": {"backend": "redis", "degraded": true},
             "sources": {"main": {"accepted": 1, "duplicates": 2, "refused": 3}}});
         let text = text(&status);
         for line in text.lines() {
             assert!(line.chars().count() <= usize::from(WIDTH), "{line}");
         }
+        assert!(
+            text.contains("on the master's disk (fsync)") && text.contains("Redis 7.0.15, appendfsync always"),
+            "{text}"
+        );
+        assert!(text.contains("  WEAKER: maxmemory"), "{text}");
         assert!(text.contains("dedup redis · DEGRADED") && text.contains("(this one)"), "{text}");
         assert!(text.contains("NOT READY") && text.contains("up 25h") && text.contains("5120 KiB of 10 GiB"), "{text}");
     }

@@ -56,7 +56,9 @@ async fn shards_spread_over_the_replicas_and_move_when_one_dies_or_drains() {
     let spread_again = are_shared_by(&first, 3).await;
     third.stop().await;
     let after_drain = are_shared_by(&first, 2).await;
-    eprintln!("spread in {spread:?} and {spread_again:?}, moved in {after_death:?} after a kill, {after_drain:?} after a drain");
+    eprintln!(
+        "spread in {spread:?} and {spread_again:?}, moved in {after_death:?} after a kill, {after_drain:?} after a drain"
+    );
     for (took, most) in [(spread, 10), (after_death, 12), (spread_again, 10), (after_drain, 5)] {
         assert!(took < Duration::from_secs(most), "{took:?}");
     }
@@ -156,4 +158,3 @@ async fn the_status_says_who_has_what_and_what_redis_promises() {
     assert!(status["journal"]["promises"].is_object(), "{}", status["journal"]);
     gateway.kill();
 }
-

@@ -26,7 +26,6 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |value| value.parse().expect("a number"))
 }
 
-
 /// The trial. Quiet runs over a disk journal and over Redis come first, as the yardstick of its figures.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_load_with_replicas_killed_and_redis_restarted_loses_nothing_and_doubles_nothing() {
@@ -62,7 +61,8 @@ async fn a_load_with_replicas_killed_and_redis_restarted_loses_nothing_and_doubl
     let seen = load.seen.lock().await;
     assert_eq!(seen.acknowledged.len() as u64, pushes, "the senders are patient");
     eventually("every acknowledged push is in both sinks", async || {
-        let delivered: HashSet<String> = receiver.deliveries().into_iter().map(|delivered| id_of(&delivered.event)).collect();
+        let delivered: HashSet<String> =
+            receiver.deliveries().into_iter().map(|delivered| id_of(&delivered.event)).collect();
         let archived: HashSet<String> = fleet.archived().iter().map(id_of).collect();
         let has_all = |sink: &HashSet<String>| seen.acknowledged.iter().all(|id| sink.contains(id));
         (has_all(&delivered) && has_all(&archived)).then_some(())
@@ -72,7 +72,10 @@ async fn a_load_with_replicas_killed_and_redis_restarted_loses_nothing_and_doubl
     assert_eq!(places.len() as u64, pushes);
     in_order_by_session(&receiver, &places);
     tell("redis, replicas killed", &seen, rate);
-    eprintln!("{kills} kills of {REPLICAS} replicas, {restarts} restarts of redis, {} requests unanswered or refused", seen.refused);
+    eprintln!(
+        "{kills} kills of {REPLICAS} replicas, {restarts} restarts of redis, {} requests unanswered or refused",
+        seen.refused
+    );
     fleet.stop().await;
 }
 
@@ -222,7 +225,10 @@ impl Seen {
     fn percentile(&self, percent: f64) -> f64 {
         let mut sorted = self.latencies.clone();
         sorted.sort_unstable_by(f64::total_cmp);
-        sorted.get(((sorted.len() as f64 * percent / 100.0) as usize).min(sorted.len().saturating_sub(1))).copied().unwrap_or(0.0)
+        sorted
+            .get(((sorted.len() as f64 * percent / 100.0) as usize).min(sorted.len().saturating_sub(1)))
+            .copied()
+            .unwrap_or(0.0)
     }
 }
 

@@ -10,7 +10,7 @@ use redis::{Cmd, Value, cmd};
 use super::gate::Gate;
 use super::keys::{self, Keys, Seen};
 use crate::journal::Push;
-use crate::journal::disk::key_of;
+use crate::journal::codec::key_of;
 use crate::journal::redis::connect::{Link, Node, Servers};
 use crate::names::Offset;
 

@@ -27,19 +27,20 @@ mod marks;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::FutureExt;
 use prometheus::IntGauge;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 pub use self::marks::Options;
 use self::marks::{Claim, Marks};
 use super::{
     AcceptError, Accepted, Backlog, Checkpoint, DeadLetter, DeadLetterId, DeadLetterPage, Dedup, Error, Fence, Health,
-    Journal, Lease, Page, Push, ReadLimits, Recall, Selection, Share, Start,
+    Journal, Lease, Page, Promises, Push, ReadLimits, Recall, Selection, Share, Start, Task,
 };
 use crate::crash::crash_point;
 use crate::names::{Offset, SinkName};
@@ -54,29 +55,30 @@ const LOOK_EVERY: Duration = Duration::from_millis(15);
 /// A journal with push ids shared through Redis.
 pub struct SharedDedup {
     shared: Arc<Shared>,
-    watch: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct Shared {
     journal: Arc<dyn Journal>,
     marks: Marks,
+    closed: CancellationToken,
 }
 
 impl SharedDedup {
     /// Wraps `journal`, which must not be used beside it. Tries to connect once; a Redis that is away is no reason not to start.
-    /// `degraded` is 1 while it is away.
-    pub async fn connect(journal: Arc<dyn Journal>, options: Options, degraded: IntGauge) -> Self {
-        let marks = Marks::connect(options, degraded).await;
-        let watch = tokio::spawn(marks.clone().watch());
-        Self { shared: Arc::new(Shared { journal, marks }), watch: Mutex::new(Some(watch)) }
+    /// `degraded` is 1 while it is away. The task looks whether it is back, until the journal is closed.
+    pub async fn connect(journal: Arc<dyn Journal>, options: Options, degraded: IntGauge) -> (Self, Task) {
+        let (marks, closed) = (Marks::connect(options, degraded).await, CancellationToken::new());
+        let (watching, until) = (marks.clone(), closed.clone());
+        let watch = async move {
+            until.run_until_cancelled(watching.watch()).await;
+        };
+        (Self { shared: Arc::new(Shared { journal, marks, closed }) }, ("push ids".to_owned(), watch.boxed()))
     }
 }
 
 impl Drop for SharedDedup {
     fn drop(&mut self) {
-        if let Some(watch) = self.watch.get_mut().unwrap_or_else(PoisonError::into_inner) {
-            watch.abort();
-        }
+        self.shared.closed.cancel();
     }
 }
 
@@ -229,6 +231,10 @@ impl Journal for SharedDedup {
         self.shared.journal.shares(sink).await
     }
 
+    async fn promises(&self) -> Option<Promises> {
+        self.shared.journal.promises().await
+    }
+
     fn health(&self) -> Health {
         self.shared.journal.health()
     }
@@ -238,10 +244,7 @@ impl Journal for SharedDedup {
     }
 
     async fn close(&self) {
-        let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(watch) = watch {
-            watch.abort();
-        }
+        self.shared.closed.cancel();
         self.shared.journal.close().await;
     }
 }

@@ -48,7 +48,9 @@ async fn open(dir: &TempDir, place: &Place, prefix: &str, degraded: &IntGauge) -
     let journal = tokio::task::spawn_blocking(|| DiskJournal::open(options, Metrics::new().journal)).await.unwrap();
     let servers = Servers::new(place.clone()).unwrap();
     let options = Options { servers, prefix: prefix.to_owned(), window: WINDOW };
-    Arc::new(SharedDedup::connect(journal.unwrap(), options, degraded.clone()).await)
+    let (journal, (_, watch)) = SharedDedup::connect(journal.unwrap(), options, degraded.clone()).await;
+    tokio::spawn(watch);
+    Arc::new(journal)
 }
 
 impl Replica {
