@@ -1,6 +1,7 @@
 //! The journal: the durable log of accepted pushes, with de-duplication, checkpoints and dead letters.
 //!
-//! This file is the contract; [`disk`] keeps it with a segmented log of our own. `conformance` is the suite that every
+//! This file is the contract; [`disk`] keeps it with a segmented log of our own, [`redis`] in Redis for many gateways at once.
+//! `conformance` is the suite that every
 //! implementation runs. The journal never sees HTTP and never looks into a body.
 //!
 //! What it promises (the invariants of the suite):
@@ -17,6 +18,7 @@
 
 mod checkpoint;
 mod dead_letter;
+mod codec;
 pub mod disk;
 pub mod redis;
 #[cfg(test)]
