@@ -2,10 +2,10 @@
 //! that makes it durable behind it.
 //!
 //! A batch whose fate is unknown is sent again: the script says of what was written that it is a duplicate, and a duplicate with our
-//! own time is ours. What stays unknown is answered so. A lane that failed says so in the journal's health and, while nothing comes,
+//! own time, behind what was known before, is ours. What stays unknown is answered so. A lane that failed says so in the journal's health and, while nothing comes,
 //! tries by itself whether Redis is back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -88,12 +88,13 @@ impl Lane {
         let patience = if self.is_down { Duration::ZERO } else { PATIENCE };
         let deadline = Instant::now() + patience;
         let mut may_be_written = false;
+        let seen = self.shared.shards.iter().map(|shard| shard.seen.load(Ordering::Acquire)).collect();
         loop {
             let begun = Instant::now();
             let attempt = self.attempt(&batch).await;
             self.shared.metrics.sync_seconds.observe(begun.elapsed().as_secs_f64());
             match attempt {
-                Ok(written) => return self.answer(batch, &written, may_be_written),
+                Ok(written) => return self.answer(batch, &written, may_be_written.then_some(seen)),
                 Err(fault) => {
                     may_be_written |= matches!(fault, Fault::Unknown { .. });
                     self.link = None;
@@ -118,7 +119,8 @@ impl Lane {
         }
     }
 
-    fn answer(&mut self, batch: Vec<Request>, written: &Written, may_be_own: bool) {
+    /// `seen`: the greatest offsets known before a first attempt whose fate is unknown. What stands behind them may be its work.
+    fn answer(&mut self, batch: Vec<Request>, written: &Written, seen: Option<Vec<u64>>) {
         match &written.confirmed {
             Ok(()) => {
                 self.is_down = false;
@@ -129,20 +131,19 @@ impl Lane {
                 self.fail(cause.clone());
             }
         }
+        let mut claimed = BTreeSet::new();
         for (request, outcome) in batch.into_iter().zip(&written.outcomes) {
-            let answer = self.answer_of(&request, *outcome, &written.confirmed, may_be_own);
+            let is_own = outcome.kind == DUPLICATE
+                && outcome.at == received_ms(&request)
+                && seen.as_ref().is_some_and(|seen| outcome.offset > seen[usize::from(request.shard)])
+                && claimed.insert((request.shard, outcome.offset));
+            let answer = self.answer_of(&request, *outcome, &written.confirmed, is_own);
             // Nobody waits any more where the caller went away.
             drop(request.answer.send(answer));
         }
     }
 
-    fn answer_of(
-        &self,
-        request: &Request,
-        outcome: Outcome,
-        confirmed: &Result<(), String>,
-        may_be_own: bool,
-    ) -> Answer {
+    fn answer_of(&self, request: &Request, outcome: Outcome, confirmed: &Result<(), String>, is_own: bool) -> Answer {
         let offset = Offset(outcome.offset);
         if outcome.kind == FULL {
             let used = self.shared.bytes();
@@ -151,7 +152,6 @@ impl Lane {
         if let Err(cause) = confirmed {
             return Err(AcceptError::Unknown { cause: cause.clone() });
         }
-        let is_own = may_be_own && outcome.kind == DUPLICATE && outcome.at == received_ms(request);
         if outcome.kind == NEW || is_own {
             self.shared.advance(request.shard, outcome.offset);
             return Ok(Accepted::New { offset });

@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use redis::{Pipeline, Value, cmd};
 
-use super::connect::{Link, info_field};
+use super::connect::{Link, Node, info_field};
 use super::faults::{Fault, array_of, number_of, odd, text_of};
 use super::keys::Keys;
 use super::leases::LEASE;
 use super::shared::{Shared, first, lock};
+use crate::journal::Fence;
 use crate::names::{INGRESS, SinkName};
 
 const MEASURE_INTERVAL: Duration = Duration::from_millis(250);
@@ -58,45 +60,52 @@ pub(super) async fn care(shared: Arc<Shared>) {
     }
 }
 
-/// Brings what is known of the shards up to date, and lets them know the server's life where they do not.
+/// Brings what is known of the shards up to date, and lets them know the server's life where they do not. One that cannot be asked
+/// holds up no other.
 pub(super) async fn measure(shared: &Shared) -> Result<(), Fault> {
     let mut nodes = BTreeSet::new();
     let mut is_memory_short = false;
+    let mut failed = Ok(());
     for shard in shared.all_shards() {
-        let mut pipeline = Pipeline::with_capacity(2);
-        let meta = shared.keys.of(shard, "meta");
-        pipeline.cmd("HMGET").arg(meta).arg(&["life", "seq", "last", "bytes", "base", "letters"]);
-        pipeline.cmd("XLEN").arg(shared.keys.of(shard, "log"));
-        let said = shared.writes.all(shard, &pipeline).await?;
-        let mut link = shared.writes.link(shard).await?;
-        let [meta, entries] = said.as_slice() else { return Err(odd(&Value::Array(said))) };
-        let fields = array_of(meta.clone())?;
-        let [life, seq, last, bytes, base, letters] = fields.as_slice() else { return Err(odd(meta)) };
-        if text_of(life).as_ref() != Some(&link.identity.0) {
-            let identified = link.identify().await.map_err(Fault::from);
-            let adopted = match identified {
-                Ok(()) => shared.adopt(&mut link, &[shard]).await,
-                Err(fault) => Err(fault),
-            };
-            // The shared connection knows the old identity.
-            shared.writes.drop_link(&shared.writes.link(shard).await?);
-            adopted?;
-            continue;
-        }
-        let number = |value| number_of(value).unwrap_or(0);
-        let state = shared.shard(shard);
-        state.seen.fetch_max(number(seq), Ordering::AcqRel);
-        shared.advance(shard, number(last));
-        let used = number(bytes).saturating_sub(number(base)) + number(letters);
-        state.bytes.store(used, Ordering::Relaxed);
-        state.entries.store(number(entries), Ordering::Relaxed);
-        if nodes.insert(link.node.clone()) {
-            is_memory_short |= is_nearly_full(&mut link).await?;
+        match measure_shard(shared, shard, &mut nodes).await {
+            Ok(is_short) => is_memory_short |= is_short,
+            Err(fault) => failed = Err(fault),
         }
     }
     shared.is_memory_short.store(is_memory_short, Ordering::Relaxed);
     tell(shared, is_memory_short);
-    Ok(())
+    failed
+}
+
+/// Says whether the shard's server has little memory left, if it is not among `nodes` yet.
+async fn measure_shard(shared: &Shared, shard: u16, nodes: &mut BTreeSet<Node>) -> Result<bool, Fault> {
+    let mut pipeline = Pipeline::with_capacity(2);
+    let meta = shared.keys.of(shard, "meta");
+    pipeline.cmd("HMGET").arg(meta).arg(&["life", "seq", "last", "bytes", "base", "letters"]);
+    pipeline.cmd("XLEN").arg(shared.keys.of(shard, "log"));
+    let said = shared.writes.all(shard, &pipeline).await?;
+    let mut link = shared.writes.link(shard).await?;
+    let [meta, entries] = said.as_slice() else { return Err(odd(&Value::Array(said))) };
+    let fields = array_of(meta.clone())?;
+    let [life, seq, last, bytes, base, letters] = fields.as_slice() else { return Err(odd(meta)) };
+    if text_of(life).as_ref() != Some(&link.identity.0) {
+        // The shared connection knows the identity of when it was made.
+        shared.writes.drop_link(&link);
+        link.identify().await?;
+        shared.adopt(&mut link, &[shard]).await?;
+        return Ok(false);
+    }
+    let number = |value| number_of(value).unwrap_or(0);
+    let state = shared.shard(shard);
+    state.seen.fetch_max(number(seq), Ordering::AcqRel);
+    shared.advance(shard, number(last));
+    let used = number(bytes).saturating_sub(number(base)) + number(letters);
+    state.bytes.store(used, Ordering::Relaxed);
+    state.entries.store(number(entries), Ordering::Relaxed);
+    match nodes.insert(link.node.clone()) {
+        true => is_nearly_full(&mut link).await,
+        false => Ok(false),
+    }
 }
 
 async fn is_nearly_full(link: &mut Link) -> Result<bool, Fault> {
@@ -121,44 +130,46 @@ fn tell(shared: &Shared, is_memory_short: bool) {
     }
 }
 
+/// All at once, so that they share a sync of the server.
 async fn renew(shared: &Shared) {
-    for fence in shared.leases.fences() {
-        let keys =
-            [shared.keys.of(fence.shard, "state"), shared.keys.of_sink(fence.shard, "lease", fence.sink.as_str())];
-        let args = [
-            fence.sink.as_str().into(),
-            shared.leases.owner.as_str().into(),
-            fence.epoch.into(),
-            (LEASE.as_millis() as u64).into(),
-        ];
-        let asked_at = Instant::now();
-        match shared.writes.script(fence.shard, &shared.scripts.renew, &keys, &args).await {
-            Ok(Value::Int(1)) => shared.leases.renewed(&fence, asked_at),
-            Ok(_) => {
-                if shared.leases.lost(&fence) {
-                    tracing::warn!(sink = %fence.sink, shard = fence.shard, "the lease was taken over");
-                }
-            }
-            // All others would fail alike, and each would wait.
-            Err(_) => break,
-        }
-    }
+    let fences = shared.leases.fences();
+    join_all(fences.iter().map(|fence| renew_one(shared, fence))).await;
     let expired = shared.leases.lose_expired();
     if expired > 0 {
         tracing::warn!(leases = expired, "leases could not be renewed in time");
     }
 }
 
+async fn renew_one(shared: &Shared, fence: &Fence) {
+    let sink = fence.sink.as_str();
+    let keys = [shared.keys.of(fence.shard, "state"), shared.keys.of_sink(fence.shard, "lease", sink)];
+    let args =
+        [sink.into(), shared.leases.owner.as_str().into(), fence.epoch.into(), (LEASE.as_millis() as u64).into()];
+    let asked_at = Instant::now();
+    match shared.writes.script(fence.shard, &shared.scripts.renew, &keys, &args).await {
+        Ok(Value::Int(1)) => shared.leases.renewed(fence, asked_at),
+        Ok(_) => {
+            if shared.leases.lost(fence) {
+                tracing::warn!(sink, shard = fence.shard, "the lease was taken over");
+            }
+        }
+        // It may be renewed the next time, or ends by itself.
+        Err(_) => {}
+    }
+}
+
+/// One shard that cannot be trimmed holds up no other.
 async fn count_and_trim(shared: &Shared) -> Result<(), Fault> {
-    be_present(shared).await?;
+    let present = be_present(shared).await;
     shared.leases.hand_over(shared.options.shards);
-    count_letters(shared).await?;
+    let mut failed = present.and(count_letters(shared).await);
     for shard in shared.all_shards() {
         let keys = ["low", "meta", "log"].map(|name| shared.keys.of(shard, name));
         let args = [TRIM_MAX.into(), shared.room(shard).saturating_mul(9).saturating_div(10).into()];
-        shared.writes.script(shard, &shared.scripts.trim, &keys, &args).await?;
+        let trimmed = shared.writes.script(shard, &shared.scripts.trim, &keys, &args).await;
+        failed = failed.and(trimmed.map(drop));
     }
-    Ok(())
+    failed
 }
 
 async fn be_present(shared: &Shared) -> Result<(), Fault> {

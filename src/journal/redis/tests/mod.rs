@@ -6,3 +6,4 @@ mod faults;
 mod fails_over;
 mod shares;
 mod promises;
+mod model;
