@@ -8,6 +8,8 @@
 //! | `ingress replays` | it is stopped | mends itself | leaves what is not accepted a dead letter |
 //! | `admin` | everything else has ended | cannot fail once bound | serves until the very end |
 //! | `control` | it is stopped | a config with a fault is refused | finishes the reload in hand |
+//! | `journal …` (Redis only: lanes, watch, upkeep, poke) | the journal is closed | mends itself | writes what was begun |
+//! | `push ids` (`dedup.backend = "redis"` only) | the journal is closed | mends itself | goes on |
 //! | `pipeline <sink>/<shard>` | it is stopped, or a reload removes or changes its sink | mends itself; a panic ends the process | finishes the batch in hand |
 //!
 //! A drain: readiness off → `drain.announce` passes, still serving → ingress stops accepting and finishes requests → pipelines
@@ -33,6 +35,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use self::control::{Control, ForgetError, PauseError, ReloadError, Reloaded};
+pub use self::journal::{redis_options, redis_place};
 pub use self::origin::{ConfigOrigin, Reading};
 
 use self::control::{COMMANDS_MAX, InEffect};
@@ -58,8 +61,10 @@ pub enum StartError {
     Journal(#[from] disk::OpenError),
     #[error(transparent)]
     RedisJournal(#[from] redis::OpenError),
-    #[error("the credentials of Redis: {0}")]
-    Redis(#[source] sink_api::settings::SecretError),
+    #[error("journal.redis: {0}")]
+    RedisSecret(#[source] sink_api::settings::SecretError),
+    #[error("dedup.redis: {0}")]
+    DedupSecret(#[source] sink_api::settings::SecretError),
     #[error("sink {sink} cannot be registered in the journal: {source}")]
     Register { sink: SinkName, source: crate::journal::Error },
     #[error("which sinks are paused cannot be read: {0}")]
@@ -99,6 +104,8 @@ pub struct Gateway {
     in_effect: Arc<ArcSwap<InEffect>>,
     readiness: Arc<Readiness>,
     journal: Arc<dyn Journal>,
+    /// What the journal needs run beside it; ends when the journal is closed.
+    upkeep: Part,
     ingress: Part,
     sinks: Arc<Mutex<Sinks>>,
     failed_sinks: mpsc::Receiver<SinkName>,
@@ -149,7 +156,11 @@ impl Gateway {
         let hangup = signal(SignalKind::hangup()).map_err(StartError::Signal)?;
         let config = reading.config().clone();
         let metrics = Metrics::new();
-        let journal = journal::open(&config, &metrics).await?;
+        let (journal, futures) = journal::open(&config, &metrics).await?;
+        let mut upkeep = Part::new();
+        for (_name, future) in futures {
+            upkeep.tasks.spawn(future);
+        }
 
         let sink_views = Arc::new(ArcSwap::default());
         let replays = Arc::new(Replays::default());
@@ -215,6 +226,7 @@ impl Gateway {
             in_effect,
             readiness,
             journal,
+            upkeep,
             ingress,
             sinks,
             failed_sinks,
@@ -254,6 +266,7 @@ impl Gateway {
         }
         self.sinks.lock().await.end(deadline).await;
         self.journal.close().await;
+        self.upkeep.end(deadline).await;
         self.admin.end(tokio::time::Instant::now()).await;
         tracing::info!("gateway stopped");
     }
@@ -263,6 +276,7 @@ impl Gateway {
         let part = tokio::select! {
             Some(_sink) = self.failed_sinks.recv() => ("pipeline", None),
             Some(ended) = self.control.tasks.join_next() => ("control", ended.err()),
+            Some(ended) = self.upkeep.tasks.join_next() => ("journal", ended.err()),
             Some(ended) = self.ingress.tasks.join_next() => ("ingress", ended.err()),
             Some(ended) = self.admin.tasks.join_next() => ("admin", ended.err()),
             else => std::future::pending().await,

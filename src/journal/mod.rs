@@ -1,6 +1,7 @@
 //! The journal: the durable log of accepted pushes, with de-duplication, checkpoints and dead letters.
 //!
-//! This file is the contract; [`disk`] keeps it with a segmented log of our own. `conformance` is the suite that every
+//! This file is the contract; [`disk`] keeps it with a segmented log of our own, [`redis`] in Redis for many gateways at once.
+//! `conformance` is the suite that every
 //! implementation runs. The journal never sees HTTP and never looks into a body.
 //!
 //! What it promises (the invariants of the suite):
@@ -17,6 +18,7 @@
 
 mod checkpoint;
 mod dead_letter;
+mod codec;
 pub mod disk;
 pub mod redis;
 pub mod shared_dedup;
@@ -216,6 +218,17 @@ pub struct Share {
     pub backlog: Backlog,
 }
 
+/// What the storage promises, as it says itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Promises {
+    /// What a push must have before it is acknowledged, in the config's words.
+    pub durability: &'static str,
+    /// What each server does.
+    pub servers: Vec<String>,
+    /// What falls short of the durability, each with the setting to change.
+    pub shortfalls: Vec<String>,
+}
+
 /// The contract. All futures may be dropped; an `accept` that was begun may still take effect then.
 #[async_trait]
 pub trait Journal: Send + Sync + 'static {
@@ -308,6 +321,11 @@ pub trait Journal: Send + Sync + 'static {
     async fn shares(&self, sink: &SinkName) -> Result<Vec<Share>, Error> {
         let _one_owner = sink;
         Ok(Vec::new())
+    }
+
+    /// What the storage promises, asked of it now; `None` where it is a disk of this machine, or does not answer.
+    async fn promises(&self) -> Option<Promises> {
+        None
     }
 
     /// Where push ids are known, from memory.

@@ -15,6 +15,7 @@ mod forwards;
 mod isolates_sinks;
 mod keeps_privacy;
 mod layering;
+mod journals_in_redis;
 mod reloads;
 mod replicas;
 mod replicas_trial;

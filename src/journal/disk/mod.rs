@@ -56,7 +56,6 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use self::checkpoints::unavailable;
-pub(super) use self::frame::key_of;
 use self::fs::RealFileSystem;
 pub use self::options::{OpenError, Options};
 use self::queue::{Queue, Request};

@@ -38,9 +38,10 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::marks::Options;
 use self::marks::{Claim, Marks};
+use super::redis::Task;
 use super::{
     AcceptError, Accepted, Backlog, Checkpoint, DeadLetter, DeadLetterId, DeadLetterPage, Dedup, Error, Fence, Health,
-    Journal, Lease, Page, Promises, Push, ReadLimits, Recall, Selection, Share, Start, Task,
+    Journal, Lease, Page, Promises, Push, ReadLimits, Recall, Selection, Share, Start,
 };
 use crate::crash::crash_point;
 use crate::names::{Offset, SinkName};

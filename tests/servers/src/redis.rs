@@ -73,14 +73,10 @@ impl Redis {
     }
 
     fn prepare(program: Program, config: &[&str]) -> Self {
-        let words = config.iter().flat_map(|line| {
-            let (key, value) = line.split_once(' ').unwrap_or((line, ""));
-            [format!("--{key}"), value.to_owned()]
-        });
         Self {
             program,
             port: free_port(),
-            args: words.collect(),
+            args: words(config),
             dir: tempfile::tempdir().expect("a temporary folder"),
             process: None,
         }
@@ -121,6 +117,11 @@ impl Redis {
         command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--protected-mode", "no", "--save", ""]);
         command.arg("--dir").arg(self.dir.path()).args(&self.args).current_dir(self.dir.path());
         self.process = Some(Process::spawn(&command, &self.log()).expect("the server starts"));
+    }
+
+    /// Adds to its config, from the next start on.
+    pub fn reconfigure(&mut self, config: &[&str]) {
+        self.args.extend(words(config));
     }
 
     /// Ends it and takes its data away.
@@ -177,6 +178,15 @@ impl Redis {
         read_reply(&mut BufReader::new(stream), &mut lines)?;
         Ok(lines.join("\n"))
     }
+}
+
+/// Directives as the program takes them in place of a config file.
+fn words(config: &[&str]) -> Vec<String> {
+    let of = |line: &&str| {
+        let (key, value) = line.split_once(' ').unwrap_or((line, ""));
+        [format!("--{key}"), value.to_owned()]
+    };
+    config.iter().flat_map(of).collect()
 }
 
 /// What makes every acknowledged write durable, and passes the gateway's look at the server.
