@@ -98,7 +98,8 @@ async fn events_reach_the_sink_whoever_took_the_push() {
 #[tokio::test]
 async fn a_paused_owner_settles_nothing_after_it_lost_its_leases() {
     let redis = Redis::start_durable(Program::Redis);
-    let statuses = [Arc::new(AtomicU16::new(503)), Arc::new(AtomicU16::new(503))];
+    // 429: it is tried again without end.
+    let statuses = [Arc::new(AtomicU16::new(429)), Arc::new(AtomicU16::new(429))];
     let mut receivers = Vec::new();
     for status in &statuses {
         let status = Arc::clone(status);
@@ -140,7 +141,7 @@ async fn pending(gateway: &Gateway) -> u64 {
 #[tokio::test]
 async fn the_status_says_who_has_what_and_what_redis_promises() {
     let redis = Redis::start_durable(Program::Redis);
-    let receiver = Receiver::start(|_| 503).await;
+    let receiver = Receiver::start(|_| 429).await;
     let dir = folder();
     let gateway = replica(&dir, &redis, &receiver.sink("events")).start().await;
     let sender = Sender::new(&gateway.url());
