@@ -23,6 +23,9 @@ pub const ALL: &[&str] = &[
     "journal.compaction_rename",
     "journal.recovery_copy",
     "journal.recovery_rename",
+    "dedup.after_claim",
+    "dedup.before_confirm",
+    "dedup.after_confirm",
 ];
 
 /// Aborts here if the environment says so; nothing at all in a release build.

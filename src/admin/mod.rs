@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use self::auth::{Guard, Peer};
-pub use self::status::{DedupStatus, JournalStatus, SinkStatus, SourceStatus, Status};
+pub use self::status::{DedupStatus, JournalStatus, PromisesStatus, ShardStatus, SinkStatus, SourceStatus, Status};
 use crate::gateway::{Control, Readiness};
 use crate::journal::Journal;
 use crate::metrics::{Metrics, SourceMetrics};

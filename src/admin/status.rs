@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{Admin, SinkView};
-use crate::journal::Journal;
+use crate::journal::{Backlog, Dedup, Journal, Share};
 use crate::metrics::{PushOutcome, SourceMetrics};
 use crate::names::{SinkName, SourceName};
 
@@ -29,6 +29,18 @@ pub struct JournalStatus {
     pub size_max: u64,
     /// Why it does not accept, where it does not.
     pub trouble: Option<String>,
+    /// What the servers promise that hold it; left out for a disk, and while they do not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub promises: Option<PromisesStatus>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct PromisesStatus {
+    /// What a push has before it is acknowledged: `fsync`, `replicated`, `strict` or `relaxed`.
+    pub durability: &'static str,
+    pub servers: Vec<String>,
+    /// What falls short of that, each with the setting to change.
+    pub shortfalls: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -56,7 +68,22 @@ pub struct SinkStatus {
     pub delivered: u64,
     pub retries: u64,
     pub dead_letters: u64,
+    /// Who has its pipelines, where many processes share the journal; left out where one has them all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shards: Vec<ShardStatus>,
     pub last_error: Option<LastError>,
+}
+
+/// A sink's pipeline on one shard of a journal that many processes share.
+#[derive(Debug, Serialize)]
+pub struct ShardStatus {
+    pub shard: u16,
+    /// The process that delivers; `null` while nobody does.
+    pub owner: Option<String>,
+    /// Whether it is the one that answers.
+    pub here: bool,
+    pub pending: u64,
+    pub oldest_pending_seconds: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -83,8 +110,13 @@ impl Status {
                 entries: health.entries,
                 size_max: health.size_max,
                 trouble: health.trouble,
+                promises: admin.journal.promises().await.map(|promises| PromisesStatus {
+                    durability: promises.durability,
+                    servers: promises.servers,
+                    shortfalls: promises.shortfalls,
+                }),
             },
-            dedup: DedupStatus { backend: "journal", degraded: false },
+            dedup: DedupStatus::of(admin.journal.dedup()),
             sources: admin
                 .sources
                 .load()
@@ -93,6 +125,12 @@ impl Status {
                 .collect(),
             sinks,
         }
+    }
+}
+
+impl DedupStatus {
+    fn of(dedup: Dedup) -> Self {
+        Self { backend: dedup.backend, degraded: dedup.degraded }
     }
 }
 
@@ -107,20 +145,36 @@ impl SourceStatus {
     }
 }
 
+impl ShardStatus {
+    fn of(share: Share) -> Self {
+        Self {
+            shard: share.shard,
+            owner: share.owner,
+            here: share.is_ours,
+            pending: share.backlog.pending,
+            oldest_pending_seconds: age_of(share.backlog),
+        }
+    }
+}
+
+/// Of the oldest that is pending; 0 where nothing is.
+fn age_of(backlog: Backlog) -> f64 {
+    backlog.oldest_received_at.map_or(0.0, |at| Timestamp::now().duration_since(at).as_secs_f64().max(0.0))
+}
+
 impl SinkStatus {
     async fn collect(sink: &SinkView, journal: &dyn Journal) -> Self {
         let backlog = journal.backlog(&sink.name).await.unwrap_or_default();
-        let oldest_pending_seconds =
-            backlog.oldest_received_at.map_or(0.0, |at| Timestamp::now().duration_since(at).as_secs_f64().max(0.0));
         let status = &sink.status;
         Self {
             kind: sink.kind.clone(),
             state: status.state().as_str(),
             pending: backlog.pending,
-            oldest_pending_seconds,
+            oldest_pending_seconds: age_of(backlog),
             delivered: status.delivered(),
             retries: status.retries(),
             dead_letters: journal.dead_letters_len(&sink.name),
+            shards: journal.shares(&sink.name).await.unwrap_or_default().into_iter().map(ShardStatus::of).collect(),
             last_error: status.last_error().map(|error| LastError {
                 code: error.code,
                 reason: error.reason,

@@ -8,15 +8,18 @@ use jiff::Timestamp;
 use sink_api::{Context, Event};
 
 use super::{Exit, Global, load};
-use crate::config::{Config, Loaded, effective, model};
+use crate::config::model::{self, JournalBackend};
+use crate::config::{Config, Loaded, effective};
+use crate::gateway;
 use crate::journal::Push;
+use crate::journal::redis::{self, connect::Servers};
 use crate::names::{PushId, SourceName};
 use crate::pipeline::{Choice, Selector, SetupError, mask_of};
 use crate::tccc;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
-    /// Also try to reach every sink; changes nothing there.
+    /// Also try to reach every sink, and the journal where it is in Redis; changes nothing there.
     #[arg(long)]
     connect: bool,
     /// Show what each sink would get from the push in this file.
@@ -42,7 +45,46 @@ pub(super) async fn run(global: &Global, args: CheckArgs) -> Exit {
             return Exit::Failed;
         }
     }
-    if args.connect { try_sinks(loaded).await } else { Exit::Fine }
+    if !args.connect {
+        return Exit::Fine;
+    }
+    match try_journal(&loaded.config).await {
+        Exit::Fine => try_sinks(loaded).await,
+        exit => exit,
+    }
+}
+
+/// Whether Redis is there and promises what the config asks for. A journal on disk is looked at when it is opened.
+async fn try_journal(config: &Config) -> Exit {
+    if config.journal.backend != JournalBackend::Redis {
+        return Exit::Fine;
+    }
+    let options = match gateway::redis_options(config) {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("journal: {error}");
+            return Exit::BadConfig;
+        }
+    };
+    let tried = async {
+        let servers = Servers::new(options.place.clone())?;
+        redis::try_servers(&servers, &options).await
+    };
+    match tried.await {
+        Ok(short) if short.is_empty() || options.allow_weaker => {
+            short.iter().for_each(|what| eprintln!("journal: {what}"));
+            eprintln!("journal: reachable");
+            Exit::Fine
+        }
+        Ok(short) => {
+            eprintln!("journal: {}", redis::OpenError::Weaker(short));
+            Exit::BadConfig
+        }
+        Err(error) => {
+            eprintln!("journal: {error}");
+            Exit::NotReachable
+        }
+    }
 }
 
 async fn try_sinks(loaded: Loaded) -> Exit {

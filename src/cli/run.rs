@@ -4,6 +4,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Exit, Global};
 use crate::gateway::{ConfigOrigin, Gateway, StartError};
+use crate::journal::redis;
 use crate::logging;
 
 /// SIGTERM and SIGINT.
@@ -74,7 +75,9 @@ fn not_started(error: &StartError) -> Exit {
     tracing::error!(%error, "the gateway cannot start");
     eprintln!("trunkline: {error}");
     match error {
-        StartError::Sink { .. } => Exit::BadConfig,
+        StartError::Sink { .. }
+        | StartError::RedisJournal(redis::OpenError::Weaker(_) | redis::OpenError::Shards { .. }) => Exit::BadConfig,
+        StartError::RedisJournal(_) => Exit::NotReachable,
         _ => Exit::Failed,
     }
 }

@@ -1,5 +1,6 @@
 //! `trunkline status`: how a running gateway is, in tables that fit [`WIDTH`] columns, or as the JSON of `GET /api/v1/status`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Args;
@@ -72,6 +73,21 @@ fn text(status: &Value) -> String {
     if let Some(trouble) = journal["trouble"].as_str() {
         text.push_str(&format!("trouble: {}\n", shorten(trouble, usize::from(WIDTH) - 10)));
     }
+    let promises = &journal["promises"];
+    if let Some(durability) = promises["durability"].as_str() {
+        text.push_str(&format!("acknowledged means {}\n", meaning_of(durability)));
+    }
+    for (label, list) in [("  ", &promises["servers"]), ("  WEAKER: ", &promises["shortfalls"])] {
+        for said in list.as_array().into_iter().flatten().filter_map(Value::as_str) {
+            text.push_str(&format!("{label}{}\n", shorten(said, usize::from(WIDTH) - label.len() - 1)));
+        }
+    }
+    let dedup = &status["dedup"];
+    if dedup["backend"] != "journal" {
+        let state =
+            if dedup["degraded"] == true { "DEGRADED: push ids are known to this replica alone" } else { "shared" };
+        text.push_str(&format!("dedup {} · {state}\n", word(&dedup["backend"])));
+    }
     let mut sources = fitted(table(["source", "accepted", "duplicates", "refused"]));
     for (name, source) in status["sources"].as_object().into_iter().flatten() {
         let counts = ["accepted", "duplicates", "refused"].map(|key| word(&source[key]));
@@ -83,7 +99,34 @@ fn text(status: &Value) -> String {
         sinks.add_row(sink_row(name, sink));
     }
     text.push_str(&format!("{sources}\n{sinks}"));
+    if let Some(shards) = shards(status) {
+        text.push_str(&format!("\n{shards}"));
+    }
     text
+}
+
+/// Who delivers what, a line per sink and owner; nothing where one process does all.
+fn shards(status: &Value) -> Option<Table> {
+    let mut rows = fitted(table(["sink", "owner", "shards", "pending", "oldest"]));
+    for (name, sink) in status["sinks"].as_object().into_iter().flatten() {
+        let mut owners: BTreeMap<String, Vec<&Value>> = BTreeMap::new();
+        for shard in sink["shards"].as_array().into_iter().flatten() {
+            let owner = match &shard["owner"] {
+                Value::Null => "nobody".to_owned(),
+                owner if shard["here"] == true => format!("{} (this one)", word(owner)),
+                owner => word(owner),
+            };
+            owners.entry(owner).or_default().push(shard);
+        }
+        for (owner, shards) in owners {
+            let numbers: Vec<String> = shards.iter().map(|shard| word(&shard["shard"])).collect();
+            let pending: u64 = shards.iter().filter_map(|shard| shard["pending"].as_u64()).sum();
+            let ages = shards.iter().filter_map(|shard| shard["oldest_pending_seconds"].as_f64());
+            let oldest = duration(ages.fold(0.0, f64::max));
+            rows.add_row([name.clone(), owner, numbers.join(" "), pending.to_string(), oldest]);
+        }
+    }
+    (rows.row_count() > 0).then_some(rows)
 }
 
 fn sink_row(name: &str, sink: &Value) -> Vec<String> {
@@ -113,6 +156,17 @@ fn fitted(mut table: Table) -> Table {
 fn word(value: &Value) -> String {
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// What the journal's durability is, in words.
+fn meaning_of(durability: &str) -> String {
+    let meaning = match durability {
+        "fsync" => "on the master's disk",
+        "replicated" => "in the memory of the master and its replicas",
+        "strict" => "on the disks of the master and its replicas",
+        _ => "in the master's memory: pushes can be lost",
+    };
+    format!("{meaning} ({})", word(&Value::from(durability)))
 }
 
 fn shorten(text: &str, len_max: usize) -> String {
@@ -157,16 +211,27 @@ mod tests {
                 name,
                 json!({"type": "recordings", "state": "draining", "pending": u32::MAX, "oldest_pending_seconds": 1e7,
                     "delivered": u64::MAX, "retries": 123_456_789, "dead_letters": 100_000,
+                    "shards": (0..32).map(|shard| json!({"shard": shard, "owner": format!("gateway-6f7c9d8b5-{}", shard % 3),
+                        "here": shard % 3 == 1, "pending": u32::MAX, "oldest_pending_seconds": 5e6})).collect::<Vec<_>>(),
                     "last_error": {"code": "http-503", "reason": "x y ".repeat(100)}}),
             );
         }
         let status = json!({"version": "0.1.0", "uptime_seconds": 90_000, "ready": false, "sinks": sinks,
-            "journal": {"backend": "disk", "entries": 1, "bytes": 5 << 20, "size_max": 10_u64 << 30, "trouble": "full ".repeat(50)},
+            "journal": {"backend": "disk", "entries": 1, "bytes": 5 << 20, "size_max": 10_u64 << 30, "trouble": "full ".repeat(50),
+                "promises": {"durability": "fsync", "servers": ["127.0.0.1:6379: Redis 7.0.15, appendfsync always, 0 replicas"],
+                    "shortfalls": ["maxmemory ".repeat(20)]}},
+            "dedup": {"backend": "redis", "degraded": true},
             "sources": {"main": {"accepted": 1, "duplicates": 2, "refused": 3}}});
         let text = text(&status);
         for line in text.lines() {
             assert!(line.chars().count() <= usize::from(WIDTH), "{line}");
         }
+        assert!(
+            text.contains("on the master's disk (fsync)") && text.contains("Redis 7.0.15, appendfsync always"),
+            "{text}"
+        );
+        assert!(text.contains("  WEAKER: maxmemory"), "{text}");
+        assert!(text.contains("dedup redis · DEGRADED") && text.contains("(this one)"), "{text}");
         assert!(text.contains("NOT READY") && text.contains("up 25h") && text.contains("5120 KiB of 10 GiB"), "{text}");
     }
 

@@ -1,6 +1,7 @@
 //! What must hold between the keys of a config. Pure: opens nothing, asks nobody, reports all.
 
 mod auth;
+mod redis;
 mod tracing;
 
 use std::collections::BTreeMap;
@@ -13,9 +14,10 @@ use sink_api::settings::{Period, Secret, Size};
 use tracing_subscriber::EnvFilter;
 
 use self::auth::{check_auth, check_token_paths};
+use self::redis::check_redis;
 use self::tracing::check_tracing;
 use super::content::check_content;
-use super::model::{Config, Ingress, Sink, Source};
+use super::model::{Config, DedupBackend, Ingress, JournalBackend, Sink, Source};
 use super::path::Path;
 use super::report::{hint, list_of, nearest};
 use crate::names::{INGRESS, SourceName};
@@ -179,6 +181,36 @@ pub fn check_secret(path: Path, secret: &Secret, findings: &mut Findings) {
 }
 
 fn check_journal(config: &Config, findings: &mut Findings) {
+    match config.journal.backend {
+        JournalBackend::Disk => check_disk(config, findings),
+        JournalBackend::Redis => {
+            check_redis(&Path::of("journal.redis"), &config.journal.redis, findings);
+            findings.need_order(
+                (Path::of("ingress.body_size_max"), config.ingress.body_size_max),
+                (Path::of("journal.size_max"), config.journal.size_max),
+            );
+        }
+    }
+    match (config.dedup.backend, config.journal.backend) {
+        (DedupBackend::Journal, _) => {}
+        (DedupBackend::Redis, JournalBackend::Disk) => {
+            check_redis(&Path::of("dedup.redis"), &config.dedup.redis, findings);
+        }
+        (DedupBackend::Redis, JournalBackend::Redis) => {
+            let message = "found \"redis\" with journal.backend = \"redis\"";
+            let allowed = "a journal in Redis knows push ids by itself; leave the key out";
+            let finding = findings.fault(Path::of("dedup.backend"), message, allowed);
+            finding.beside.push(Path::of("journal.backend"));
+        }
+    }
+    if config.dedup.window < DEDUP_WINDOW_MIN {
+        let message = format!("found {}", config.dedup.window);
+        let allowed = format!("must be at least {DEDUP_WINDOW_MIN}: the sender may resend for that long");
+        findings.fault(Path::of("dedup.window"), message, &allowed);
+    }
+}
+
+fn check_disk(config: &Config, findings: &mut Findings) {
     let disk = &config.journal.disk;
     let at = Path::of("journal.disk");
     let segment_size = at.key("segment_size");
@@ -200,11 +232,6 @@ fn check_journal(config: &Config, findings: &mut Findings) {
     );
     if disk.dir.as_os_str().is_empty() {
         findings.fault(at.key("dir"), "is empty", "must be a directory");
-    }
-    if config.dedup.window < DEDUP_WINDOW_MIN {
-        let message = format!("found {}", config.dedup.window);
-        let allowed = format!("must be at least {DEDUP_WINDOW_MIN}: the sender may resend for that long");
-        findings.fault(Path::of("dedup.window"), message, &allowed);
     }
 }
 

@@ -16,6 +16,7 @@ use sink_api::settings::{Period, Secret, Size};
 
 use super::mask::MaskRule;
 use crate::journal::Start;
+use crate::journal::redis::{Durability, Mode};
 use crate::names::{SinkName, SourceName};
 
 pub use self::auth::{Algorithm, Auth, Jwt, OAuth2, Secrets};
@@ -111,11 +112,12 @@ pub struct Journal {
     /// Bound on the entries' bytes; at it new pushes are refused.
     pub size_max: Size,
     pub disk: Disk,
+    pub redis: Redis,
 }
 
 impl Default for Journal {
     fn default() -> Self {
-        Self { backend: JournalBackend::Disk, size_max: Size(10 << 30), disk: Disk::default() }
+        Self { backend: JournalBackend::Disk, size_max: Size(10 << 30), disk: Disk::default(), redis: Redis::default() }
     }
 }
 
@@ -124,6 +126,7 @@ impl Default for Journal {
 pub enum JournalBackend {
     #[default]
     Disk,
+    Redis,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -142,17 +145,102 @@ impl Default for Disk {
     }
 }
 
+/// Where Redis is and what is asked of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Redis {
+    pub mode: Mode,
+    /// `redis://` or `rediss://` (TLS). [`Redis::URL`] where neither this nor `urls` is set.
+    pub url: Option<Secret>,
+    /// Some nodes of a cluster, or the sentinels.
+    pub urls: Vec<Secret>,
+    /// How the sentinels call the master.
+    pub master: Option<String>,
+    /// Of the servers that hold data, where the URLs do not say it.
+    pub username: Option<String>,
+    pub password: Option<Secret>,
+    pub tls: Option<RedisTls>,
+    /// What every key begins with.
+    pub prefix: String,
+    /// How many parts the journal has; fixed once it was made.
+    pub shards: u16,
+    pub durability: Durability,
+    /// How many replicas must have a push before it is acknowledged, with `replicated` and `strict`.
+    pub replicas: u32,
+    pub connect_timeout: Period,
+    /// Time for one reply.
+    pub response_timeout: Period,
+    /// Time for the replicas to confirm a push.
+    pub replica_timeout: Period,
+    /// Start although the server promises less than `durability` needs.
+    pub allow_weaker: bool,
+}
+
+impl Redis {
+    /// Where Redis is looked for unless the config says otherwise.
+    pub const URL: &str = "redis://127.0.0.1:6379";
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Self {
+            mode: Mode::default(),
+            url: None,
+            urls: Vec::new(),
+            master: None,
+            username: None,
+            password: None,
+            tls: None,
+            prefix: "trunkline".to_owned(),
+            shards: 8,
+            durability: Durability::default(),
+            replicas: 1,
+            connect_timeout: Period::from_secs(1),
+            response_timeout: Period::from_secs(1),
+            replica_timeout: Period::from_millis(500),
+            allow_weaker: false,
+        }
+    }
+}
+
+/// PEM files for connections to Redis.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedisTls {
+    /// CAs to trust in place of the system's.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    #[serde(default)]
+    pub cert_file: Option<PathBuf>,
+    #[serde(default)]
+    pub key_file: Option<PathBuf>,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Dedup {
     /// How long a push id is remembered.
     pub window: Period,
+    pub backend: DedupBackend,
+    /// Where `backend = "redis"` keeps push ids.
+    pub redis: Redis,
 }
 
 impl Default for Dedup {
     fn default() -> Self {
-        Self { window: Period::from_secs(24 * 3600) }
+        Self { window: Period::from_secs(24 * 3600), backend: DedupBackend::default(), redis: Redis::default() }
     }
+}
+
+/// Where push ids are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DedupBackend {
+    /// Where the pushes are.
+    #[default]
+    Journal,
+    /// To all replicas that have a disk journal each.
+    Redis,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -8,6 +8,8 @@
 //! | `ingress replays` | it is stopped | mends itself | leaves what is not accepted a dead letter |
 //! | `admin` | everything else has ended | cannot fail once bound | serves until the very end |
 //! | `control` | it is stopped | a config with a fault is refused | finishes the reload in hand |
+//! | `journal …` (Redis only: lanes, watch, upkeep, poke) | the journal is closed | mends itself | writes what was begun |
+//! | `push ids` (`dedup.backend = "redis"` only) | the journal is closed | mends itself | goes on |
 //! | `pipeline <sink>/<shard>` | it is stopped, or a reload removes or changes its sink | mends itself; a panic ends the process | finishes the batch in hand |
 //!
 //! A drain: readiness off → `drain.announce` passes, still serving → ingress stops accepting and finishes requests → pipelines
@@ -15,6 +17,7 @@
 //! then is delivered after the next start.
 
 mod control;
+mod journal;
 mod origin;
 mod reload;
 mod sinks;
@@ -32,6 +35,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use self::control::{Control, ForgetError, PauseError, ReloadError, Reloaded};
+pub use self::journal::{redis_options, redis_place};
 pub use self::origin::{ConfigOrigin, Reading};
 
 use self::control::{COMMANDS_MAX, InEffect};
@@ -42,7 +46,7 @@ use crate::admin::{self, Admin};
 use crate::config::Config;
 use crate::ingress::{Ingress, Replayer};
 use crate::journal::Journal;
-use crate::journal::disk::{self, DiskJournal};
+use crate::journal::{disk, redis};
 use crate::logging::FilterHandle;
 use crate::metrics::Metrics;
 use crate::names::{INGRESS, SinkName};
@@ -56,6 +60,12 @@ use crate::trace::{self, Export};
 pub enum StartError {
     #[error(transparent)]
     Journal(#[from] disk::OpenError),
+    #[error(transparent)]
+    RedisJournal(#[from] redis::OpenError),
+    #[error("journal.redis: {0}")]
+    RedisSecret(#[source] sink_api::settings::SecretError),
+    #[error("dedup.redis: {0}")]
+    DedupSecret(#[source] sink_api::settings::SecretError),
     #[error("sink {sink} cannot be registered in the journal: {source}")]
     Register { sink: SinkName, source: crate::journal::Error },
     #[error("which sinks are paused cannot be read: {0}")]
@@ -97,6 +107,8 @@ pub struct Gateway {
     in_effect: Arc<ArcSwap<InEffect>>,
     readiness: Arc<Readiness>,
     journal: Arc<dyn Journal>,
+    /// What the journal needs run beside it; ends when the journal is closed.
+    upkeep: Part,
     ingress: Part,
     sinks: Arc<Mutex<Sinks>>,
     failed_sinks: mpsc::Receiver<SinkName>,
@@ -149,7 +161,11 @@ impl Gateway {
         let config = reading.config().clone();
         let metrics = Metrics::new();
         metrics.journal.size_max.set(i64::try_from(config.journal.size_max.0).unwrap_or(i64::MAX));
-        let journal = open_journal(&config, &metrics).await?;
+        let (journal, futures) = journal::open(&config, &metrics).await?;
+        let mut upkeep = Part::new();
+        for (_name, future) in futures {
+            upkeep.tasks.spawn(future);
+        }
 
         let spans = Export::new(&config.tracing)?;
         let sink_views = Arc::new(ArcSwap::default());
@@ -218,6 +234,7 @@ impl Gateway {
             in_effect,
             readiness,
             journal,
+            upkeep,
             ingress,
             sinks,
             failed_sinks,
@@ -258,6 +275,7 @@ impl Gateway {
         }
         self.sinks.lock().await.end(deadline).await;
         self.journal.close().await;
+        self.upkeep.end(deadline).await;
         self.spans.end().await;
         self.admin.end(tokio::time::Instant::now()).await;
         tracing::info!("gateway stopped");
@@ -268,6 +286,7 @@ impl Gateway {
         let part = tokio::select! {
             Some(_sink) = self.failed_sinks.recv() => ("pipeline", None),
             Some(ended) = self.control.tasks.join_next() => ("control", ended.err()),
+            Some(ended) = self.upkeep.tasks.join_next() => ("journal", ended.err()),
             Some(ended) = self.ingress.tasks.join_next() => ("ingress", ended.err()),
             Some(ended) = self.admin.tasks.join_next() => ("admin", ended.err()),
             else => std::future::pending().await,
@@ -291,21 +310,6 @@ fn start_ingress(listener: Ingress, journal: &Arc<dyn Journal>, replays: &Replay
     let replayer = Replayer::new(Arc::clone(journal), replays.open(&SinkName::from(INGRESS), 0));
     ingress.tasks.spawn(replayer.run(ingress.stop.clone()));
     ingress
-}
-
-async fn open_journal(config: &Config, metrics: &Metrics) -> Result<Arc<dyn Journal>, StartError> {
-    let options = disk::Options {
-        dir: config.journal.disk.dir.clone(),
-        segment_size: config.journal.disk.segment_size.0,
-        size_max: config.journal.size_max.0,
-        reserve: config.journal.disk.reserve.0,
-        dedup_window: config.dedup.window.0,
-    };
-    let metrics = metrics.journal.clone();
-    match tokio::task::spawn_blocking(|| DiskJournal::open(options, metrics)).await {
-        Ok(opened) => Ok(opened?),
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-    }
 }
 
 /// A sink that left the config keeps its place, and with it the entries that it has not settled: say so, since the journal grows.

@@ -1,6 +1,7 @@
 //! The journal: the durable log of accepted pushes, with de-duplication, checkpoints and dead letters.
 //!
-//! This file is the contract; [`disk`] keeps it with a segmented log of our own. `conformance` is the suite that every
+//! This file is the contract; [`disk`] keeps it with a segmented log of our own, [`redis`] in Redis for many gateways at once.
+//! `conformance` is the suite that every
 //! implementation runs. The journal never sees HTTP and never looks into a body.
 //!
 //! What it promises (the invariants of the suite):
@@ -17,7 +18,10 @@
 
 mod checkpoint;
 mod dead_letter;
+mod codec;
 pub mod disk;
+pub mod redis;
+pub mod shared_dedup;
 #[cfg(test)]
 mod conformance;
 
@@ -120,6 +124,15 @@ pub struct Lease {
     pub checkpoint: Checkpoint,
 }
 
+/// Why an owner is to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recall {
+    /// Another process is to have the shard: finish what is in hand, save, release, and ask again.
+    HandOver,
+    /// The lease ended without being released. Another process may own the shard already; what is in flight must not be settled.
+    Lost,
+}
+
 /// An accepted push, read back.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
@@ -185,6 +198,38 @@ pub struct Backlog {
     pub oldest_received_at: Option<Timestamp>,
 }
 
+/// Where push ids are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dedup {
+    /// The backend's name in the config.
+    pub backend: &'static str,
+    /// They are known less widely than configured at present.
+    pub degraded: bool,
+}
+
+/// A sink's pipeline on one shard, in a journal that many processes share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    pub shard: u16,
+    /// The process that holds the lease; nobody where absent.
+    pub owner: Option<String>,
+    /// Whether that is this process.
+    pub is_ours: bool,
+    /// Of this shard alone.
+    pub backlog: Backlog,
+}
+
+/// What the storage promises, as it says itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Promises {
+    /// What a push must have before it is acknowledged, in the config's words.
+    pub durability: &'static str,
+    /// What each server does.
+    pub servers: Vec<String>,
+    /// What falls short of the durability, each with the setting to change.
+    pub shortfalls: Vec<String>,
+}
+
 /// The contract. All futures may be dropped; an `accept` that was begun may still take effect then.
 #[async_trait]
 pub trait Journal: Send + Sync + 'static {
@@ -230,6 +275,12 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Gives a lease back, so that another process can take it at once.
     async fn release(&self, fence: &Fence) -> Result<(), Error>;
+
+    /// Returns once the lease of `fence` is asked back, or was lost. A journal that one process owns never asks.
+    async fn recalled(&self, fence: &Fence) -> Recall {
+        let _owned = fence;
+        std::future::pending().await
+    }
 
     /// The durable entries of `shard` behind `after`, by rising offset.
     async fn read(&self, shard: u16, after: Offset, limits: ReadLimits) -> Result<Page, Error>;
@@ -278,6 +329,22 @@ pub trait Journal: Send + Sync + 'static {
 
     /// How much a sink has before it, over all shards. `None` for an unknown sink.
     async fn backlog(&self, sink: &SinkName) -> Option<Backlog>;
+
+    /// Who has a sink's pipelines, by rising shard; empty where one process has them all.
+    async fn shares(&self, sink: &SinkName) -> Result<Vec<Share>, Error> {
+        let _one_owner = sink;
+        Ok(Vec::new())
+    }
+
+    /// What the storage promises, asked of it now; `None` where it is a disk of this machine, or does not answer.
+    async fn promises(&self) -> Option<Promises> {
+        None
+    }
+
+    /// Where push ids are known, from memory.
+    fn dedup(&self) -> Dedup {
+        Dedup { backend: "journal", degraded: false }
+    }
 
     /// How the journal is, from memory: cheap enough for every probe.
     fn health(&self) -> Health;

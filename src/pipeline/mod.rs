@@ -6,8 +6,9 @@
 //! delivers at least once: what was confirmed and not saved before a crash is delivered again, under the same event id. It never
 //! drops, and never touches another sink's progress.
 //!
-//! [`run`] is the one loop that waits: it starts what may start, waits for what comes first, and applies it ([`landed`]: what came
-//! back from the sink; [`save`]: checkpoints and dead letters; [`replays`]: dead letters that are tried again). What it decides by is pure: [`window`] what is in hand,
+//! [`run`] is the one loop that waits: it starts what may start ([`launch`]), waits for what comes first, and applies it
+//! ([`signals`]; [`landed`]: what came back from the sink; [`save`]: checkpoints and dead letters; [`replays`]: dead letters that are tried again). What it decides by is pure:
+//! [`window`] what is in hand,
 //! [`sessions`] whose turn it is, [`batch`] when a batch is due, [`verdict`] and [`retry`] what follows from an outcome,
 //! [`breaker`] whether the sink is there, [`settle`] when to save, [`select`] what the sink takes. [`mask`] is what it does not
 //! get to see of it. [`letters`] makes dead letters, [`status`] tells the admin listener.
@@ -20,11 +21,14 @@
 //! | paused by full dead letters | until its window is full | no | there is room for the next letter |
 //! | broken | until its window is full | no | a probe is answered and one trial batch comes back |
 //! | draining | no | the one being gathered, at once | what is in flight came back and is saved |
+//! | its lease is asked back by the journal | no | no | what is in flight came back and is saved, and the journal grants a lease again |
 //!
 //! Sinks with `stable_batches` or `resumes_positions` get one batch at a time, each a gapless stretch of what they take: a later
 //! position says that everything before it is settled. Nothing new begins while an entry of theirs is out, parked or doomed.
 
 mod run;
+mod launch;
+mod signals;
 mod landed;
 mod replays;
 mod save;
@@ -54,12 +58,12 @@ use tracing::{error, info, warn};
 use self::batch::Courier;
 pub use self::mask::{MaskError, mask_of};
 use self::retry::Backoff;
-use self::run::{End, Run};
+use self::run::{End, Run, seconds_since};
 pub use self::select::{Choice, Passed, Selector};
 pub use self::status::{LastError, State, Status};
 use crate::config::model;
 use crate::event::{Mask, when};
-use crate::journal::{self, Journal, Lease};
+use crate::journal::{self, Backlog, Journal, Lease};
 use crate::metrics::SinkMetrics;
 use crate::names::{Offset, SinkName};
 use crate::replay::Inbox;
@@ -68,8 +72,12 @@ use crate::trace::Tracer;
 /// Between two tries of an operation that the journal refused.
 const JOURNAL_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
-/// Before asking again for a lease that another process holds, or after losing one.
-const LEASE_PAUSE: Duration = Duration::from_secs(1);
+/// Before asking again for a lease that another process holds, or after losing one: this long, and up to as much again, so that
+/// pipelines and processes do not ask in step.
+const LEASE_PAUSE: Duration = Duration::from_millis(500);
+
+/// The backlog is that of all shards together: the pipeline of this one measures it, leased or not.
+const MEASURING_SHARD: u16 = 0;
 
 /// A sink's settings cannot be applied.
 #[derive(Debug, thiserror::Error)]
@@ -190,10 +198,13 @@ impl Pipeline {
             };
             match Run::new(&self, lease, resumed).until_over(&stop, &force).await {
                 End::Stopped => return,
+                End::HandedOver => info!(sink = %self.name, shard = self.shard, "lease handed over"),
                 End::Lost => warn!(sink = %self.name, shard = self.shard, "lease lost"),
             }
+            self.status.left(self.shard);
+            self.metrics.breaker_open.set(i64::from(self.status.is_any_broken()));
             tokio::select! {
-                () = tokio::time::sleep(LEASE_PAUSE) => {}
+                () = tokio::time::sleep(lease_pause()) => {}
                 () = over() => return,
             }
         }
@@ -205,7 +216,12 @@ impl Pipeline {
         loop {
             match self.journal.lease(&self.name, self.shard).await {
                 Ok(Some(lease)) => return lease,
-                Ok(None) => tokio::time::sleep(LEASE_PAUSE).await,
+                Ok(None) => {
+                    if self.shard == MEASURING_SHARD {
+                        self.show(self.journal.backlog(&self.name).await);
+                    }
+                    tokio::time::sleep(lease_pause()).await;
+                }
                 Err(error) => {
                     failures += 1;
                     self.journal_failed(&error, failures);
@@ -247,6 +263,16 @@ impl Pipeline {
         }
     }
 
+    /// Sets the gauges of what the sink has before it. The journal counts what is not for this sink as pending while something
+    /// older is; we do not.
+    fn show(&self, backlog: Option<Backlog>) {
+        let Some(backlog) = backlog else { return };
+        let pending = backlog.pending.saturating_sub(self.status.skipped());
+        let oldest = self.status.oldest().or(backlog.oldest_received_at).filter(|_| pending > 0);
+        self.metrics.pending.set(i64::try_from(pending).unwrap_or(i64::MAX));
+        self.metrics.oldest_pending_seconds.set(oldest.map_or(0.0, seconds_since));
+    }
+
     /// Says once per trouble that the journal refused something.
     fn journal_failed(&self, error: &journal::Error, failures: u32) {
         self.status.failed(&Fault::new("journal", error.to_string()));
@@ -262,4 +288,8 @@ impl Pipeline {
     fn journal_delay(&self, failures: u32, rng: &mut Rng) -> Duration {
         Backoff::new(JOURNAL_BACKOFF.0, JOURNAL_BACKOFF.1).delay(failures, None, rng)
     }
+}
+
+fn lease_pause() -> Duration {
+    LEASE_PAUSE.mul_f64(1.0 + fastrand::f64())
 }

@@ -147,6 +147,11 @@ impl Status {
         self.shared().standings.insert(shard, standing);
     }
 
+    /// The pipeline of `shard` has no lease any more: what it reported is not so now.
+    pub(super) fn left(&self, shard: u16) {
+        self.shared().standings.remove(&shard);
+    }
+
     pub(super) fn is_any_broken(&self) -> bool {
         self.shared().standings.values().any(|standing| standing.is_broken)
     }

@@ -165,9 +165,12 @@ pub fn in_order_by_session(events: &[Value], dir: &Path) {
 /// Reached only with a sink that rejects events; the journal's own tests crash there.
 const NEEDS_A_REJECTING_SINK: [&str; 1] = ["journal.dead_letter_before_checkpoint"];
 
+/// Reached only with push ids in Redis; `shared_dedup` crashes there.
+const NEEDS_SHARED_IDS: &str = "dedup.";
+
 #[tokio::test]
 async fn a_kill_at_every_crash_point_loses_nothing() {
-    for point in trunkline::crash::ALL {
+    for point in trunkline::crash::ALL.iter().filter(|point| !point.starts_with(NEEDS_SHARED_IDS)) {
         let mut crashes = 0;
         for nth in [1, 3] {
             crashes += u32::from(crash_once(point, nth).await);

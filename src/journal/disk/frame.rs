@@ -19,22 +19,12 @@
 //! whose it is, how long it is, where the next one begins. The seed is made of the file's generation, a random number that its
 //! header holds: what a file held in an earlier life, and bytes inside a body that pretend to be a frame, do not verify.
 
-use aws_lc_rs::digest;
-use bytes::Bytes;
-use jiff::Timestamp;
+pub(super) use crate::journal::codec::{Key, Meta, NO_KEY, key_of, put_push, put_text, timestamp, u32_at, u64_at};
 
 use crate::journal::Push;
-use crate::names::{PushId, SessionId, SourceName};
 
 pub(super) const HEADER_LEN: usize = 56;
 pub(super) const MAGIC: [u8; 4] = *b"TKF1";
-const ABSENT: u32 = u32::MAX;
-
-/// Identifies a push: the first 16 bytes of SHA-256 over the source's length, the source and the push id. All zero never occurs
-/// and stands for "no mark".
-pub(super) type Key = [u8; 16];
-pub(super) const NO_KEY: Key = [0; 16];
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Entry = 1,
@@ -70,17 +60,6 @@ impl Head {
     pub(super) fn meta_end(&self) -> usize {
         HEADER_LEN + self.meta_len as usize
     }
-}
-
-/// The key of a push of `source`.
-pub(super) fn key_of(source: &SourceName, id: &PushId) -> Key {
-    let mut context = digest::Context::new(&digest::SHA256);
-    context.update(&(source.as_str().len() as u32).to_le_bytes());
-    context.update(source.as_str().as_bytes());
-    context.update(id.as_str().as_bytes());
-    let mut key = NO_KEY;
-    key.copy_from_slice(&context.finish().as_ref()[..16]);
-    key
 }
 
 /// The seed of the header checksums in a file of `generation`.
@@ -155,24 +134,6 @@ pub(super) fn claimed_number(bytes: &[u8]) -> Option<u64> {
     (bytes.len() >= HEADER_LEN && bytes[..4] == MAGIC).then(|| u64_at(bytes, 24))
 }
 
-pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
-}
-
-pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
-}
-
-/// Writes the strings of a push: everything but its body and the time, which the header holds.
-pub(super) fn put_push(into: &mut Vec<u8>, push: &Push) {
-    put_text(into, Some(push.id.as_str()));
-    put_text(into, Some(push.source.as_str()));
-    put_text(into, Some(&push.action));
-    put_text(into, push.version.as_deref());
-    put_text(into, push.session.as_ref().map(SessionId::as_str));
-    put_text(into, push.traceparent.as_deref());
-}
-
 /// Upper bound of what [`encode`] with [`put_push`] appends.
 pub(super) fn push_frame_len(push: &Push) -> u64 {
     let texts = [
@@ -186,68 +147,9 @@ pub(super) fn push_frame_len(push: &Push) -> u64 {
     (HEADER_LEN + texts.len() * 4 + texts.iter().sum::<usize>() + push.body.len()) as u64
 }
 
-pub(super) fn put_text(into: &mut Vec<u8>, text: Option<&str>) {
-    match text {
-        Some(text) => {
-            into.extend_from_slice(&(text.len() as u32).to_le_bytes());
-            into.extend_from_slice(text.as_bytes());
-        }
-        None => into.extend_from_slice(&ABSENT.to_le_bytes()),
-    }
-}
-
-/// Reads the meta of a frame from front to back. Everything is `None` once something did not fit.
-pub(super) struct Meta<'a>(pub &'a [u8]);
-
-impl<'a> Meta<'a> {
-    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(len)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    pub(super) fn u32(&mut self) -> Option<u32> {
-        Some(u32_at(self.take(4)?, 0))
-    }
-
-    pub(super) fn i64(&mut self) -> Option<i64> {
-        Some(u64_at(self.take(8)?, 0) as i64)
-    }
-
-    /// A string that may be absent.
-    pub(super) fn optional_text(&mut self) -> Option<Option<&'a str>> {
-        match self.u32()? {
-            ABSENT => Some(None),
-            len => Some(Some(std::str::from_utf8(self.take(len as usize)?).ok()?)),
-        }
-    }
-
-    pub(super) fn text(&mut self) -> Option<&'a str> {
-        self.optional_text()?
-    }
-
-    /// What [`put_push`] wrote, joined with the time and the body.
-    pub(super) fn push(&mut self, received_ms: i64, body: Bytes) -> Option<Push> {
-        Some(Push {
-            id: PushId::new(self.text()?),
-            source: SourceName::new(self.text()?),
-            action: self.text()?.to_owned(),
-            version: self.optional_text()?.map(str::to_owned),
-            session: self.optional_text()?.map(SessionId::from),
-            traceparent: self.optional_text()?.map(str::to_owned),
-            received_at: timestamp(received_ms),
-            body,
-        })
-    }
-}
-
-/// Out-of-range times, which no push has, become the nearest that can be said.
-pub(super) fn timestamp(millis: i64) -> Timestamp {
-    Timestamp::from_millisecond(millis).unwrap_or(if millis < 0 { Timestamp::MIN } else { Timestamp::MAX })
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;

@@ -5,11 +5,11 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::journal::{
     AcceptError, Accepted, Backlog, Checkpoint, DeadLetter, DeadLetterId, DeadLetterPage, Entry, Error, Fence, Health,
-    Item, Journal, Lease, Page, Push, ReadLimits, Selection, Start,
+    Item, Journal, Lease, Page, Push, ReadLimits, Recall, Selection, Start,
 };
 use crate::names::{Offset, PushId, SinkName};
 
@@ -17,6 +17,7 @@ use crate::names::{Offset, PushId, SinkName};
 pub(super) struct Memory {
     pub(super) inner: Mutex<Inner>,
     grown: Notify,
+    recall: watch::Sender<Option<Recall>>,
 }
 
 #[derive(Default)]
@@ -32,6 +33,8 @@ pub(super) struct Inner {
     pub(super) refused_writes: usize,
     pub(super) refused_reads: usize,
     pub(super) is_leased_elsewhere: bool,
+    pub(super) leases: usize,
+    pub(super) releases: usize,
 }
 
 impl Memory {
@@ -70,6 +73,22 @@ impl Memory {
         let mut inner = self.inner.lock().unwrap();
         inner.epoch += 1;
         inner.is_leased_elsewhere = is_leased_elsewhere;
+    }
+
+    /// Asks for the lease that is out; the next one is granted when `is_leased_elsewhere` ends.
+    pub(super) fn ask_back(&self, recall: Recall) {
+        self.inner.lock().unwrap().is_leased_elsewhere = true;
+        self.recall.send_replace(Some(recall));
+    }
+
+    /// The other process is gone.
+    pub(super) fn come_free(&self) {
+        self.recall.send_replace(None);
+        self.inner.lock().unwrap().is_leased_elsewhere = false;
+    }
+
+    pub(super) fn releases(&self) -> usize {
+        self.inner.lock().unwrap().releases
     }
 }
 
@@ -141,13 +160,22 @@ impl Journal for Memory {
             return Ok(None);
         }
         inner.epoch += 1;
+        inner.leases += 1;
         let fence = Fence { sink: sink.clone(), shard, epoch: inner.epoch };
         Ok(Some(Lease { fence, checkpoint: inner.checkpoint.clone() }))
     }
 
     async fn release(&self, _: &Fence) -> Result<(), Error> {
-        self.inner.lock().unwrap().epoch += 1;
+        let mut inner = self.inner.lock().unwrap();
+        inner.epoch += 1;
+        inner.releases += 1;
         Ok(())
+    }
+
+    async fn recalled(&self, _: &Fence) -> Recall {
+        let mut recall = self.recall.subscribe();
+        let asked = recall.wait_for(Option::is_some).await.expect("the journal lives");
+        asked.expect("just seen")
     }
 
     async fn read(&self, _: u16, after: Offset, limits: ReadLimits) -> Result<Page, Error> {

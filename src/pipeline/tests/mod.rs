@@ -3,6 +3,7 @@
 mod journal;
 mod sink;
 mod delivers;
+mod hands_over;
 mod keeps_order;
 mod retries;
 mod replays;

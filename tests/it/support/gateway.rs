@@ -220,8 +220,21 @@ impl Gateway {
 
     /// SIGHUP.
     pub fn hang_up(&self) {
+        self.signal(rustix::process::Signal::HUP);
+    }
+
+    /// SIGSTOP: it stands still until [`Self::resume`], its connections stay open.
+    pub fn pause(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    pub fn resume(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("it runs");
+        rustix::process::kill_process(pid, signal).expect("it runs");
     }
 
     pub fn kill(mut self) {

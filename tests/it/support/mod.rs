@@ -1,5 +1,6 @@
 //! A gateway process to test against, a sender that resends as the vendor's does, and readers of what arrived.
 
+mod balancer;
 mod gateway;
 mod receiver;
 mod sender;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub use self::balancer::Balancer;
 pub use self::gateway::{Gateway, GatewayBuilder, file_sink, folder, trunkline};
 pub use self::receiver::{Delivered, Receiver};
 pub use self::sender::{Outcome, Sender};

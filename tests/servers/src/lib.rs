@@ -10,3 +10,4 @@ pub mod rabbitmq;
 pub mod cos;
 pub mod recorder;
 pub mod s3;
+pub mod redis;

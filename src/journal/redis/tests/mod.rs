@@ -1,0 +1,9 @@
+//! Against real servers.
+
+mod support;
+mod conforms;
+mod faults;
+mod fails_over;
+mod shares;
+mod promises;
+mod model;
