@@ -152,7 +152,7 @@ async fn read_all(journal: &Arc<DiskJournal>) -> Vec<Event> {
         let page = journal.read(0, after, limits).await.expect("the journal reads");
         for item in &page.items {
             let Item::Entry(entry) = item else { panic!("a corrupt entry") };
-            events.push(tccc::normalise(&entry.push));
+            events.push(tccc::normalise(&entry.push).event);
         }
         after = page.end;
     }
