@@ -343,6 +343,7 @@ fn the_shipped_config_holds_every_key() {
             "sources.provider",
             "sinks",
             "sinks.hook",
+            "sinks.stream",
             "sinks.queue",
             "sinks.archive",
             "sinks.recordings",

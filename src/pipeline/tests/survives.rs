@@ -1,11 +1,12 @@
 //! Crashes, takeovers, forced ends, and what a restart remembers.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use sink_api::outcome::FENCED;
 use sink_api::settings::{Period, Size};
-use sink_api::{Needs, Outcome};
+use sink_api::{Fault, Needs, Outcome};
 
 use super::journal::Memory;
 use super::sink::{Reaction, Scripted, fault};
@@ -151,4 +152,23 @@ async fn a_sink_that_remembers_its_position_goes_on_after_it() {
     let running = start(&journal, &sink, &settings());
     running.all_settled().await;
     assert_eq!(sink.delivered(), [8, 9, 10]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fenced_sink_begins_anew_with_lease_and_position_and_is_no_outage() {
+    let journal = Arc::new(Memory::default());
+    let was_fenced = AtomicBool::new(false);
+    let sink = Scripted::each(move |_| match was_fenced.swap(true, Ordering::Relaxed) {
+        false => Outcome::unavailable(Fault::new(FENCED, "taken over")),
+        true => Outcome::delivered(),
+    });
+    let sink = Arc::new(sink.asking(Needs { stable_batches: false, resumes_positions: true }));
+    journal.put(push("a", None));
+    let mut settings = settings();
+    settings.retry.delay_min = Period::from_secs(3600);
+    let begun = tokio::time::Instant::now();
+    let running = start(&journal, &sink, &settings);
+    running.all_settled().await;
+    assert_eq!(sink.delivered(), [1]);
+    assert!(begun.elapsed() < Duration::from_secs(60), "after {:?}", begun.elapsed());
 }
