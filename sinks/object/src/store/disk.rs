@@ -9,6 +9,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
@@ -24,6 +25,9 @@ const BLOCK_SIZE: usize = 64 << 10;
 
 /// What an unfinished file's name ends with.
 const UNFINISHED: &str = ".unfinished";
+
+/// An unfinished file that nothing was written to for so long is a crash's.
+const LEFT_BEHIND_AGE: Duration = Duration::from_secs(3_600);
 
 #[derive(Clone)]
 pub(super) struct Disk {
@@ -197,7 +201,7 @@ fn open_beside(place: &Path) -> Result<(File, Unfinished), Error> {
     let begin = format!(".{}.", place.file_name().unwrap_or_default().to_string_lossy());
     for entry in fs::read_dir(dir).map_err(failed("listed", dir))? {
         let path = entry.map_err(failed("listed", dir))?.path();
-        if is_unfinished(&path, &begin) {
+        if is_unfinished(&path, &begin) && is_left_behind(&path) {
             drop(fs::remove_file(&path));
         }
     }
@@ -212,6 +216,12 @@ fn is_unfinished(path: &Path, begin: &str) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let random = name.strip_prefix(begin).and_then(|rest| rest.strip_suffix(UNFINISHED));
     random.is_some_and(|random| random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// Whether nobody can be writing to it any more. Where the file system does not say, it stays.
+fn is_left_behind(path: &Path) -> bool {
+    let modified = path.metadata().and_then(|metadata| metadata.modified());
+    modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > LEFT_BEHIND_AGE))
 }
 
 /// Also directories that exist: whoever made them may have died before this.

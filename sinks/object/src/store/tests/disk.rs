@@ -45,7 +45,8 @@ async fn what_is_given_up_or_left_by_a_crash_is_in_nobodys_way() {
     upload.abandon().await;
     drop(store.begin("a/object", &Description::default()).await.unwrap());
     assert_eq!(store.length_of("a/object").await.unwrap(), Some(10), "the old one stays");
-    std::fs::write(dir.path().join("a/.object.0123456789abcdef.unfinished"), "of a crash").unwrap();
+    let left = std::fs::File::create(dir.path().join("a/.object.0123456789abcdef.unfinished")).unwrap();
+    left.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
     put(&store, "a/object", &bytes(20)).await.unwrap();
     assert_eq!(names(&dir.path().join("a")), ["object"]);
 }
