@@ -6,9 +6,11 @@
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
@@ -32,6 +34,9 @@ const ATTRIBUTES_LEN_MAX: usize = 64 << 10;
 
 /// What an unfinished file's name ends with.
 const UNFINISHED: &str = ".unfinished";
+
+/// An unfinished file that nothing was written to for so long is a crash's.
+const LEFT_BEHIND_AGE: Duration = Duration::from_secs(3_600);
 
 #[derive(Clone)]
 pub(super) struct Disk {
@@ -137,7 +142,7 @@ impl Disk {
 pub(super) struct DiskUpload {
     root: PathBuf,
     place: PathBuf,
-    unfinished: PathBuf,
+    unfinished: Unfinished,
     /// Taken by the thread that writes.
     file: Option<File>,
 }
@@ -145,7 +150,7 @@ pub(super) struct DiskUpload {
 impl DiskUpload {
     pub(super) async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
         let mut file = self.file.take().ok_or(Error::Stopping)?;
-        let path = self.unfinished.clone();
+        let path = self.unfinished.0.clone();
         let written = blocking(move || {
             file.write_all(&bytes).map_err(failed("written", &path))?;
             Ok(file)
@@ -157,7 +162,7 @@ impl DiskUpload {
     /// Confirms that the file holds bytes of this digest and length, and puts it in its place.
     pub(super) async fn finish(&mut self, sha256: [u8; 32], length_bytes: u64) -> Result<(), Error> {
         let file = self.file.take().ok_or(Error::Stopping)?;
-        let (root, place, unfinished) = (self.root.clone(), self.place.clone(), self.unfinished.clone());
+        let (root, place, unfinished) = (self.root.clone(), self.place.clone(), self.unfinished.0.clone());
         blocking(move || {
             file.sync_all().map_err(failed("synced", &unfinished))?;
             let (held_sha256, held_length) = digest_of(&unfinished)?;
@@ -176,10 +181,13 @@ impl DiskUpload {
     }
 }
 
-impl Drop for DiskUpload {
+/// A file that goes with the value, unless it was moved away; also where nobody waits any more for the thread that made it.
+struct Unfinished(PathBuf);
+
+impl Drop for Unfinished {
     fn drop(&mut self) {
-        // After `finish` there is nothing under this name; where it stays, it is hidden and the next try takes it.
-        drop(fs::remove_file(&self.unfinished));
+        // Where it stays, it is hidden, and the next upload to its place removes it.
+        drop(fs::remove_file(&self.0));
     }
 }
 
@@ -227,20 +235,35 @@ fn list_dir(root: &Path, dir: &Path) -> Result<(Vec<PathBuf>, Vec<Listed>), Erro
     Ok((dirs, found))
 }
 
-/// A new file beside `place`, in a directory that is made if it is missing. What an earlier try left there is replaced.
-fn open_beside(place: &Path) -> Result<(File, PathBuf), Error> {
+/// A new file beside `place`, in a directory that is made if it is missing. What crashes left there is removed. Its name is its own,
+/// since the thread of an upload that was given up may still be at work on another.
+fn open_beside(place: &Path) -> Result<(File, Unfinished), Error> {
     let dir = place.parent().unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir).map_err(failed("created", dir))?;
-    let name = place.file_name().unwrap_or_default().to_string_lossy();
-    let unfinished = place.with_file_name(format!(".{name}{UNFINISHED}"));
-    if let Err(error) = fs::remove_file(&unfinished)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        return Err(failed("replaced", &unfinished)(error));
+    let begin = format!(".{}.", place.file_name().unwrap_or_default().to_string_lossy());
+    for entry in fs::read_dir(dir).map_err(failed("listed", dir))? {
+        let path = entry.map_err(failed("listed", dir))?.path();
+        if is_unfinished(&path, &begin) && is_left_behind(&path) {
+            drop(fs::remove_file(&path));
+        }
     }
+    let unfinished =
+        place.with_file_name(format!("{begin}{:016x}{UNFINISHED}", RandomState::new().build_hasher().finish()));
     let mut options = OpenOptions::new();
     let file = options.write(true).create_new(true).mode(FILE_MODE).open(&unfinished);
-    Ok((file.map_err(failed("created", &unfinished))?, unfinished))
+    Ok((file.map_err(failed("created", &unfinished))?, Unfinished(unfinished)))
+}
+
+fn is_unfinished(path: &Path, begin: &str) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let random = name.strip_prefix(begin).and_then(|rest| rest.strip_suffix(UNFINISHED));
+    random.is_some_and(|random| random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// Whether nobody can be writing to it any more. Where the file system does not say, it stays.
+fn is_left_behind(path: &Path) -> bool {
+    let modified = path.metadata().and_then(|metadata| metadata.modified());
+    modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > LEFT_BEHIND_AGE))
 }
 
 /// Writes metadata as extended attributes. A file system without them keeps none.
