@@ -45,7 +45,7 @@ async fn a_kill_between_the_write_and_the_reply_leaves_one_copy_and_the_resend_i
 impl Sender {
     /// Whether the push was acknowledged at the first attempt.
     async fn push_once_or_nothing(&self, id: &str, number: u64) -> bool {
-        let answer = self.once("cdr", id, &cdr(&format!("s-{number}"), number)).await;
+        let answer = self.once("cdr", id, cdr(&format!("s-{number}"), number)).await;
         answer.is_some_and(|(_, reply)| reply["ErrCode"].as_i64() == Some(0))
     }
 }
