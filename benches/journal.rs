@@ -1,4 +1,5 @@
-//! Durable accepts of the disk journal, without HTTP: 1, 64 and 256 callers at a time, beside a plain write and sync of one push.
+//! Durable accepts of both journals, without HTTP: 1, 64 and 256 callers at a time, beside a plain write and sync of one push. Redis
+//! runs beside it on the same machine, with `appendfsync always`.
 
 use std::fs::File;
 use std::hint::black_box;
@@ -9,8 +10,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use jiff::Timestamp;
+use test_servers::redis::{Program, Redis};
 use tokio::runtime::Runtime;
 use trunkline::journal::disk::{DiskJournal, Options};
+use trunkline::journal::redis::{self, Durability, Mode, Place, RedisJournal, TlsFiles};
 use trunkline::journal::{Accepted, Journal, Push};
 use trunkline::metrics::Metrics;
 use trunkline::names::{PushId, SessionId, SourceName};
@@ -31,7 +34,7 @@ fn push(number: u64) -> Push {
 }
 
 /// `count` accepts by `callers` tasks that each wait for their answer before the next.
-async fn accept(journal: &Arc<DiskJournal>, first: u64, count: u64, callers: u64) {
+async fn accept(journal: &Arc<dyn Journal>, first: u64, count: u64, callers: u64) {
     let mut tasks = tokio::task::JoinSet::new();
     for caller in 0..callers {
         let journal = Arc::clone(journal);
@@ -45,6 +48,37 @@ async fn accept(journal: &Arc<DiskJournal>, first: u64, count: u64, callers: u64
     tasks.join_all().await;
 }
 
+/// A journal in `server`. Nobody reads it, so that at `size_max` the oldest entries make room.
+async fn in_redis(server: &Redis) -> Arc<dyn Journal> {
+    let place = Place {
+        mode: Mode::Standalone,
+        urls: vec![server.url().into()],
+        master: String::new(),
+        username: None,
+        password: None,
+        tls: TlsFiles::default(),
+        connect_timeout: Duration::from_secs(1),
+        response_timeout: Duration::from_secs(5),
+    };
+    let options = redis::Options {
+        place,
+        prefix: "bench".to_owned(),
+        shards: 8,
+        durability: Durability::Fsync,
+        replicas: 0,
+        replica_timeout: Duration::from_secs(1),
+        allow_weaker: false,
+        size_max: 4 << 30,
+        dedup_window: Duration::from_secs(3600),
+    };
+    server.command(&["CONFIG", "SET", "maxmemory", "8gb"]);
+    let (journal, tasks) = RedisJournal::open(options, Metrics::new().journal).await.expect("a journal");
+    for (_name, task) in tasks {
+        tokio::spawn(task);
+    }
+    journal
+}
+
 fn accepts(criterion: &mut Criterion) {
     let dir = tempfile::tempdir_in(".").expect("a folder on the project's disk");
     let runtime = Runtime::new().expect("a runtime");
@@ -55,7 +89,9 @@ fn accepts(criterion: &mut Criterion) {
         reserve: 0,
         dedup_window: Duration::from_secs(3600),
     };
-    let journal = DiskJournal::open(options, Metrics::new().journal).expect("a journal");
+    let journal: Arc<dyn Journal> = DiskJournal::open(options, Metrics::new().journal).expect("a journal");
+    let server = Redis::start_durable(Program::Redis);
+    let in_redis = runtime.block_on(in_redis(&server));
     let mut next = 0;
     let mut group = criterion.benchmark_group("journal");
     group.throughput(Throughput::Elements(1)).sample_size(10);
@@ -72,17 +108,20 @@ fn accepts(criterion: &mut Criterion) {
         });
     });
     for callers in [1, 64, 256] {
-        group.bench_function(format!("accept, {callers} callers"), |bench| {
-            bench.iter_custom(|count| {
-                let begun = Instant::now();
-                runtime.block_on(accept(&journal, next, count, callers));
-                next += count;
-                begun.elapsed()
+        for journal in [&journal, &in_redis] {
+            group.bench_function(format!("accept, {callers} callers, {}", journal.backend()), |bench| {
+                bench.iter_custom(|count| {
+                    let begun = Instant::now();
+                    runtime.block_on(accept(journal, next, count, callers));
+                    next += count;
+                    begun.elapsed()
+                });
             });
-        });
+        }
     }
     group.finish();
     runtime.block_on(journal.close());
+    runtime.block_on(in_redis.close());
 }
 
 criterion_group!(benches, accepts);

@@ -1,10 +1,11 @@
 //! What a server must promise before the journal opens on it.
 
-use test_servers::redis::{Program, Redis};
+use test_servers::redis::{DURABLE, Program, Redis};
 
-use super::super::{Durability, Mode, OpenError, Options, RedisJournal};
+use super::super::connect::Servers;
+use super::super::{Durability, Mode, OpenError, Options, RedisJournal, try_servers};
 use super::support::{open, options, place};
-use crate::journal::Journal;
+use crate::journal::{Journal, conformance};
 use crate::metrics::Metrics;
 
 async fn refusal(options: Options) -> String {
@@ -42,6 +43,48 @@ async fn where_config_is_forbidden_that_is_said() {
     assert!(said.contains("+config|get"), "{said}");
     assert!(!said.contains("pw"), "{said}");
     open(Options { allow_weaker: true, ..options }).await;
+}
+
+#[tokio::test]
+async fn the_rights_that_the_readme_names_are_enough() {
+    let redis = Redis::start_durable(Program::Redis);
+    redis.command(&["ACL", "SETUSER", "gateway", "on", ">pw", "~t:*", "+@all", "-@admin", "+config|get"]);
+    redis.command(&["ACL", "SETUSER", "default", "off"]);
+    let mut options = at(&redis, Durability::Fsync);
+    options.place.username = Some("gateway".to_owned());
+    options.place.password = Some("pw".to_owned().into());
+    let opened = open(options).await;
+    opened.journal.accept(conformance::push("1", "s", 0)).await.unwrap();
+    opened.journal.close().await;
+}
+
+#[tokio::test]
+async fn a_server_behind_tls_is_reached_and_a_foreign_one_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = |name: &str| {
+        let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+        let (cert, key) = (dir.path().join(format!("{name}.crt")), dir.path().join(format!("{name}.key")));
+        std::fs::write(&cert, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        (cert, key)
+    };
+    let ((cert, key), (foreign, _)) = (own("server"), own("foreign"));
+    let port = test_servers::process::free_port();
+    let tls = [
+        format!("tls-port {port}"),
+        format!("tls-cert-file {}", cert.display()),
+        format!("tls-key-file {}", key.display()),
+        format!("tls-ca-cert-file {}", cert.display()),
+        "tls-auth-clients no".to_owned(),
+    ];
+    let config: Vec<&str> = DURABLE.into_iter().chain(tls.iter().map(String::as_str)).collect();
+    let _redis = Redis::start(Program::Redis, &config);
+    let mut options = options(place(Mode::Standalone, vec![format!("rediss://127.0.0.1:{port}")]), Durability::Fsync);
+    options.place.tls.ca_file = Some(cert);
+    open(options.clone()).await.journal.accept(conformance::push("1", "s", 0)).await.unwrap();
+    options.place.tls.ca_file = Some(foreign);
+    let servers = Servers::new(options.place.clone()).unwrap();
+    assert!(matches!(try_servers(&servers, &options).await, Err(OpenError::Connect(_))));
 }
 
 #[tokio::test]
