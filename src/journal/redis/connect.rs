@@ -7,6 +7,7 @@
 //!
 //! What it refuses: to read from replicas, and to log or show a URL, a user name or a password.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -134,6 +135,8 @@ pub struct Servers {
     seeds: Vec<ConnectionInfo>,
     certificates: Option<TlsCertificates>,
     layout: Mutex<Option<Arc<Layout>>>,
+    /// The seed that answered last, which is asked first: one that is dead costs its time once.
+    answering: AtomicUsize,
 }
 
 impl Servers {
@@ -152,7 +155,7 @@ impl Servers {
             return Err(ConnectError::Url("there is none".to_owned()));
         }
         let certificates = read_certificates(&place.tls)?;
-        Ok(Self { place, seeds, certificates, layout: Mutex::new(None) })
+        Ok(Self { place, seeds, certificates, layout: Mutex::new(None), answering: AtomicUsize::new(0) })
     }
 
     pub fn mode(&self) -> Mode {
@@ -272,11 +275,14 @@ impl Servers {
     /// Where the sentinels say that the master is: the first one that answers.
     async fn master(&self) -> Result<Node, ConnectError> {
         let mut cause = "no sentinel answered".to_owned();
-        for seed in &self.seeds {
+        for (at, seed) in self.seeds_in_turn() {
             let mut ask = cmd("SENTINEL");
             ask.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.place.master);
             match self.ask_seed(seed, &ask).await.map(redis::from_redis_value::<Option<(String, u16)>>) {
-                Ok(Ok(Some((host, port)))) => return Ok(Node { host, port }),
+                Ok(Ok(Some((host, port)))) => {
+                    self.answering.store(at, Ordering::Relaxed);
+                    return Ok(Node { host, port });
+                }
                 Ok(Ok(None)) => cause = "the name is unknown".to_owned(),
                 Ok(Err(error)) => cause = error.to_string(),
                 Err(error) => cause = error,
@@ -287,19 +293,27 @@ impl Servers {
 
     async fn slots(&self) -> Result<Vec<(u16, u16, Node)>, ConnectError> {
         let mut cause = "no node answered".to_owned();
-        for seed in &self.seeds {
+        for (at, seed) in self.seeds_in_turn() {
             let mut ask = cmd("CLUSTER");
             ask.arg("SLOTS");
             let (node, credentials) = (node_of(seed), self.with_credentials(seed.clone()));
             match self.ask_seed(&credentials, &ask).await {
                 Ok(value) => match read_slots(value, &node) {
-                    Some(slots) if !slots.is_empty() => return Ok(slots),
+                    Some(slots) if !slots.is_empty() => {
+                        self.answering.store(at, Ordering::Relaxed);
+                        return Ok(slots);
+                    }
                     _ => cause = format!("{node} knows no slots"),
                 },
                 Err(error) => cause = error,
             }
         }
         Err(ConnectError::NoSlots { cause })
+    }
+
+    fn seeds_in_turn(&self) -> impl Iterator<Item = (usize, &ConnectionInfo)> {
+        let first = self.answering.load(Ordering::Relaxed);
+        self.seeds.iter().enumerate().cycle().skip(first).take(self.seeds.len())
     }
 
     async fn ask_seed(&self, seed: &ConnectionInfo, command: &Cmd) -> Result<Value, String> {

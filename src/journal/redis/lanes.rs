@@ -133,10 +133,12 @@ impl Lane {
         }
         let mut claimed = BTreeSet::new();
         for (request, outcome) in batch.into_iter().zip(&written.outcomes) {
-            let is_own = outcome.kind == DUPLICATE
+            // Of two with one id in the batch the first is new.
+            let is_first = outcome.kind != FULL && claimed.insert((request.shard, outcome.offset));
+            let is_own = is_first
+                && outcome.kind == DUPLICATE
                 && outcome.at == received_ms(&request)
-                && seen.as_ref().is_some_and(|seen| outcome.offset > seen[usize::from(request.shard)])
-                && claimed.insert((request.shard, outcome.offset));
+                && seen.as_ref().is_some_and(|seen| outcome.offset > seen[usize::from(request.shard)]);
             let answer = self.answer_of(&request, *outcome, &written.confirmed, is_own);
             // Nobody waits any more where the caller went away.
             drop(request.answer.send(answer));

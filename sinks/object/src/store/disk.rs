@@ -53,7 +53,7 @@ impl Disk {
         let metadata = description.metadata.clone();
         let (file, unfinished) = blocking(move || {
             let (file, unfinished) = open_beside(&place)?;
-            describe_file(&file, &metadata).map_err(failed("described", &unfinished))?;
+            describe_file(&file, &metadata).map_err(failed("described", &unfinished.0))?;
             Ok((file, unfinished))
         })
         .await?;
