@@ -125,7 +125,7 @@ pub fn noise(seed: &str, len: usize) -> Arc<Vec<u8>> {
 
 /// An MP3 of this many frames: MPEG-1 layer III, 32 kbit/s, 44.1 kHz.
 pub fn mp3(frames: usize) -> Arc<Vec<u8>> {
-    let mut frame = vec![0x55; 104];
+    let mut frame = [0x55; 104];
     frame[..4].copy_from_slice(&[0xff, 0xfb, 0x10, 0xc0]);
     Arc::new(frame.repeat(frames))
 }
