@@ -111,7 +111,7 @@ fn a_file_of_one_frame_and_no_file_at_all() {
 proptest! {
     #[test]
     fn garbage_does_no_harm_and_pieces_make_no_difference(bytes in vec(any::<u8>(), 0..5000), piece in 1_usize..600) {
-        let whole = seconds(&bytes, usize::MAX.min(bytes.len().max(1)));
+        let whole = seconds(&bytes, bytes.len().max(1));
         prop_assert_eq!(seconds(&bytes, piece), whole);
         prop_assert!(whole.is_none_or(|seconds| seconds.is_finite() && seconds >= 0.0));
     }
