@@ -339,7 +339,11 @@ impl Live {
     }
 
     pub(crate) fn is_spent(&self) -> bool {
-        self.producer().client().fatal_error().is_some()
+        self.fatal_error().is_some()
+    }
+
+    pub(crate) fn fatal_error(&self) -> Option<RDKafkaErrorCode> {
+        self.producer().client().fatal_error().map(|(code, _)| code)
     }
 
     /// Lets what is left land for a moment, and lets go of all connections. Blocks.

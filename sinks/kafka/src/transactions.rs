@@ -357,7 +357,11 @@ fn record_failed(seat: usize, code: RDKafkaErrorCode, is_sure: bool, live: &Live
         Verdict::Failed => Failure::Whole(error::fault(code)),
         Verdict::Away if code == RDKafkaErrorCode::MessageTimedOut => Failure::Whole(timed_out(live)),
         Verdict::Away => Failure::Whole(error::fault(code)),
-        Verdict::Again | Verdict::Spent => Failure::Spent(error::fault(code)),
+        // What was purged says nothing; what is fatal to the producer says why.
+        Verdict::Again | Verdict::Spent => match live.fatal_error().map(error::verdict) {
+            Some(Verdict::Fenced) => Failure::Fenced,
+            _ => Failure::Spent(error::fault(code)),
+        },
         Verdict::Fenced => Failure::Fenced,
     }
 }

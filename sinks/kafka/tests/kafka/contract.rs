@@ -4,7 +4,7 @@ use test_servers::kafka::Kafka;
 
 use crate::harness::{Destination, Outage};
 
-const QUICK: &str = "properties = { \"message.timeout.ms\" = 12000 }\n";
+const QUICK: &str = "properties = { \"message.timeout.ms\" = 5000 }\n";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_node_that_is_killed_and_hangs() {
