@@ -38,6 +38,7 @@ pub async fn run(factory: &mut impl Factory) {
     a_push_id_has_one_offset_within_the_window(factory).await;
     a_push_id_is_new_again_after_the_window(factory).await;
     concurrent_resends_join_one_outcome(factory).await;
+    a_derived_push_is_accepted_as_any_other(factory).await;
     two_sources_share_no_ids(factory).await;
     sessions_keep_their_order(factory).await;
     reads_keep_to_their_limits(factory).await;
@@ -56,6 +57,7 @@ pub async fn run(factory: &mut impl Factory) {
     a_pause_is_remembered_until_it_ends(factory).await;
     the_backlog_counts_what_is_not_settled(factory).await;
     trimming_waits_for_the_slowest_sink(factory).await;
+    it_is_told_from_one_made_anew(factory).await;
     a_closed_journal_fails(factory).await;
 }
 
@@ -573,6 +575,27 @@ async fn trimming_waits_for_the_slowest_sink(factory: &mut impl Factory) {
     let resend = journal.accept(pushes[39].clone()).await;
     assert_eq!(resend, Ok(Accepted::Duplicate { offset: last, same_body: true }));
     assert!(accept_new(&*journal, &push("new", "s", 41)).await > last);
+    journal.close().await;
+}
+
+async fn it_is_told_from_one_made_anew(factory: &mut impl Factory) {
+    let journal = factory.fresh().await;
+    let before = journal.origin();
+    journal.close().await;
+    drop(journal);
+    assert_eq!(factory.reopen().await.origin(), before);
+    assert_ne!(factory.fresh().await.origin().journal, before.journal);
+}
+
+async fn a_derived_push_is_accepted_as_any_other(factory: &mut impl Factory) {
+    let journal = factory.fresh().await;
+    let derived = push("a/recording", "s", 0);
+    let Ok(Accepted::New { offset }) = journal.accept_derived(derived.clone()).await else { panic!("not new") };
+    let again = Ok(Accepted::Duplicate { offset, same_body: true });
+    assert_eq!(journal.accept_derived(derived.clone()).await, again);
+    assert_eq!(journal.accept(derived.clone()).await, again);
+    let items = read_all(&*journal, shard(&*journal, &derived), Offset::ZERO).await;
+    assert!(matches!(items.as_slice(), [Item::Entry(entry)] if entry.push == derived), "{items:?}");
     journal.close().await;
 }
 

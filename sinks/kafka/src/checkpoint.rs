@@ -3,7 +3,7 @@
 //!
 //! | key | value | written |
 //! |---|---|---|
-//! | `<transactional id>` | `{"shard", "offset", "journal", "transaction"}` | with every batch |
+//! | `<transactional id>` | `{"shard", "offset", "transaction"}` | with every batch |
 //! | `<transactional id>/owner` | a word that is new each time | when a producer takes over the shard |
 //!
 //! Reading goes on to the owner's own word: all that was committed before it has been seen then, whatever other transactions are
@@ -38,8 +38,6 @@ pub(crate) struct Checkpoint {
     pub shard: u16,
     /// The last offset that is delivered.
     pub offset: u64,
-    /// Whose offsets these are: a journal that was made anew begins anew.
-    pub journal: String,
     /// Tells whether a transaction with an unknown end was committed.
     pub transaction: String,
 }

@@ -20,7 +20,6 @@ use rdkafka::producer::Producer as _;
 use sink_api::{Batch, BatchEvent, Fault, Origin, Outcome, Unavailable};
 use tokio::sync::Mutex as Queue;
 use tokio::time::Instant;
-use tracing::warn;
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::client::{Clients, Live};
@@ -39,10 +38,10 @@ pub(crate) struct Transactions {
 
 struct Shard {
     number: u16,
-    /// The transactional id.
+    /// The transactional id. The journal's is part of it: one that was made anew begins anew, and replicas that keep a journal each do
+    /// not fence each other.
     id: String,
     topic: String,
-    journal: String,
     clients: Arc<Clients>,
     writer: Arc<Writer>,
     claim: Option<Claim>,
@@ -123,9 +122,8 @@ impl Transactions {
             let origin = self.origin.get().cloned().unwrap_or_default();
             Arc::new(Queue::new(Shard {
                 number,
-                id: format!("{}-{}-{number}", origin.prefix, self.sink),
+                id: format!("{}-{}-{}-{number}", origin.prefix, origin.journal, self.sink),
                 topic: format!("{}.checkpoints", origin.prefix),
-                journal: origin.journal,
                 clients: Arc::clone(&self.clients),
                 writer: Arc::clone(&self.writer),
                 claim: None,
@@ -240,7 +238,6 @@ impl Shard {
             shard: self.number,
             // Replays have offsets of the past.
             offset: claim.position.max(last).unwrap_or_default(),
-            journal: self.journal.clone(),
             transaction: new_word(),
         };
         let live = &claim.live;
@@ -283,14 +280,7 @@ impl Shard {
         let announced = fill(&live, &self.writer, &[], announce, deadline).and_then(|()| commit(&live, deadline));
         announced.map_err(|failure| failure.fault())?;
         let found = checkpoint::read(&self.clients, &self.topic, &self.id, &word, deadline)?;
-        let ours = found.filter(|found| {
-            let is_ours = found.journal == self.journal;
-            if !is_ours {
-                warn!(shard = self.number, offset = found.offset, "position of another journal ignored");
-            }
-            is_ours
-        });
-        let (position, transaction) = ours.map(|found| (found.offset, found.transaction)).unzip();
+        let (position, transaction) = found.map(|found| (found.offset, found.transaction)).unzip();
         Ok(Claim { live, position, transaction })
     }
 }

@@ -3,7 +3,7 @@
 //! | key behind `<prefix>:{pN}:` | type | content |
 //! |---|---|---|
 //! | `log` | stream | the entries; the id is `<offset>-0` |
-//! | `meta` | hash | `life`, `seq` (greatest offset given), `last` (greatest that is an entry), `lives`, `bytes` and `base` (accepted and given back), `letters` (bytes), `refused`, `dups`, `shards`, `format` |
+//! | `meta` | hash | `life`, `seq` (greatest offset given), `last` (greatest that is an entry), `lives`, `bytes` and `base` (accepted and given back), `letters` (bytes), `refused`, `dups`, `shards`, `format`, `id` (of the journal: another one after a wipe) |
 //! | `dd:<b>:<h>` | hash | marks: key of the push → received ms (6), body's CRC32C (4), offset (6), big-endian; b = the push's time divided by the window |
 //! | `low` | hash | registered sinks: sink → greatest offset that all before are settled |
 //! | `state` | hash | per sink: `c:` checkpoint, `f:` fence, `p:` paused (shard 0) |

@@ -2,8 +2,8 @@
 //! that makes it durable behind it.
 //!
 //! A batch whose fate is unknown is sent again: the script says of what was written that it is a duplicate, and a duplicate with our
-//! own time, behind what was known before, is ours. What stays unknown is answered so. A lane that failed says so in the journal's health and, while nothing comes,
-//! tries by itself whether Redis is back.
+//! own time, behind what was known before, is ours. What stays unknown is answered so. A lane that failed says so in the journal's
+//! health and, while nothing comes, tries by itself whether Redis is back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,6 +31,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 const PROBE_INTERVAL: Duration = Duration::from_millis(300);
 /// A server whose life is another one again after this many looks is given up for now.
 const ADOPTIONS_MAX: usize = 3;
+/// No bound; a number that Lua holds exactly.
+const ROOM_MAX: u64 = 1 << 53;
 
 pub(super) struct Lane {
     shared: Arc<Shared>,
@@ -172,14 +174,14 @@ impl Lane {
         let shared = Arc::clone(&self.shared);
         let shards = self.shards.clone();
         let link = self.link().await?;
-        let mut is_answer_only = false;
+        let mut is_memory_out = false;
         for _ in 0..ADOPTIONS_MAX {
-            let call = Call::new(&shared, &link.identity.0, batch, is_answer_only);
-            let script = if is_answer_only { &shared.scripts.answer } else { &shared.scripts.accept };
+            let call = Call::new(&shared, &link.identity.0, batch, is_memory_out);
+            let script = if is_memory_out { &shared.scripts.accept_without_memory } else { &shared.scripts.accept };
             let (said, confirmed) = match call.send(&shared, link, script).await {
-                Err(Fault::NoMemory) if !is_answer_only => {
+                Err(Fault::NoMemory) if !is_memory_out => {
                     shared.count("full");
-                    is_answer_only = true;
+                    is_memory_out = true;
                     continue;
                 }
                 other => other?,
@@ -252,7 +254,7 @@ struct Call {
 }
 
 impl Call {
-    fn new(shared: &Shared, life: &str, batch: &[Request], is_answer_only: bool) -> Self {
+    fn new(shared: &Shared, life: &str, batch: &[Request], is_memory_out: bool) -> Self {
         let mut by_shard: BTreeMap<u16, Vec<usize>> = BTreeMap::new();
         for (place, request) in batch.iter().enumerate() {
             by_shard.entry(request.shard).or_default().push(place);
@@ -262,19 +264,21 @@ impl Call {
         let mut args: Vec<Arg> = vec![window.into(), (window * 9 / 4).into(), (by_shard.len() as u64).into()];
         let mut keys = Vec::new();
         for (shard, places) in &by_shard {
-            let room = if is_answer_only { 0 } else { shared.room(*shard) };
+            let room = if is_memory_out { 0 } else { shared.room(*shard) };
             keys.extend([shared.keys.of(*shard, "log"), shared.keys.of(*shard, "meta")]);
-            args.extend([life.into(), room.into(), (places.len() as u64).into()]);
+            args.extend([life.into(), (places.len() as u64).into()]);
             for request in places.iter().map(|place| &batch[*place]) {
                 keys.extend(shared.keys.marks(*shard, &request.key, received_ms(request), window));
                 let meta = entry_meta(&request.push, request.body_crc);
                 let size = entry_size(&meta, &request.push.body) as u64;
-                let body = if is_answer_only { bytes::Bytes::new() } else { request.push.body.clone() };
+                let room = if request.is_derived { ROOM_MAX } else { room };
+                let body = if room == 0 { bytes::Bytes::new() } else { request.push.body.clone() };
                 args.extend([
                     request.key.to_vec().into(),
                     received_ms(request).into(),
                     u64::from(request.body_crc).into(),
                     size.into(),
+                    room.into(),
                     meta.into(),
                     Arg::Bytes(body),
                 ]);

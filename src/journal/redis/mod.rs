@@ -45,6 +45,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
+use sink_api::Origin;
 use tokio::sync::oneshot;
 
 pub use self::open::try_servers;
@@ -86,6 +87,30 @@ impl RedisJournal {
         &self.shared.leases.owner
     }
 
+    async fn take(&self, push: Push, is_derived: bool) -> Result<Accepted, AcceptError> {
+        let begun = Instant::now();
+        let shared = &self.shared;
+        let closed = || AcceptError::Unavailable { cause: CLOSED.to_owned() };
+        let shard = shard_of(push.session.as_ref(), &push.id, shared.options.shards);
+        let size = push.body.len() as u64;
+        if size > shared.options.size_max {
+            return Err(AcceptError::TooLarge { size, limit: shared.options.size_max });
+        }
+        let group = shared.groups.iter().find(|group| group.shards.contains(&shard)).expect("every shard has a group");
+        let permit = group.queue.room().await.ok_or_else(closed)?;
+        let (answer, answered) = oneshot::channel();
+        let key = key_of(&push.source, &push.id);
+        let body_crc = crc32c::crc32c(&push.body);
+        group.queue.push(Request { push, is_derived, shard, key, body_crc, answer, _permit: permit });
+        let outcome = match answered.await {
+            Ok(outcome) => outcome,
+            Err(_) if shared.is_closed() => Err(closed()),
+            Err(_) => Err(AcceptError::Unknown { cause: "the journal's lane is gone".to_owned() }),
+        };
+        shared.metrics.append_seconds.observe(begun.elapsed().as_secs_f64());
+        outcome
+    }
+
     fn when_open(&self) -> Result<&Shared, Error> {
         match self.shared.is_closed() {
             true => Err(Error::Unavailable { cause: CLOSED.to_owned() }),
@@ -113,28 +138,17 @@ impl Journal for RedisJournal {
         self.shared.options.shards
     }
 
+    fn origin(&self) -> Origin {
+        let Options { prefix, .. } = &self.shared.options;
+        Origin { prefix: prefix.clone(), journal: self.shared.id.get().cloned().unwrap_or_default() }
+    }
+
     async fn accept(&self, push: Push) -> Result<Accepted, AcceptError> {
-        let begun = Instant::now();
-        let shared = &self.shared;
-        let closed = || AcceptError::Unavailable { cause: CLOSED.to_owned() };
-        let shard = shard_of(push.session.as_ref(), &push.id, shared.options.shards);
-        let size = push.body.len() as u64;
-        if size > shared.options.size_max {
-            return Err(AcceptError::TooLarge { size, limit: shared.options.size_max });
-        }
-        let group = shared.groups.iter().find(|group| group.shards.contains(&shard)).expect("every shard has a group");
-        let permit = group.queue.room().await.ok_or_else(closed)?;
-        let (answer, answered) = oneshot::channel();
-        let key = key_of(&push.source, &push.id);
-        let body_crc = crc32c::crc32c(&push.body);
-        group.queue.push(Request { push, shard, key, body_crc, answer, _permit: permit });
-        let outcome = match answered.await {
-            Ok(outcome) => outcome,
-            Err(_) if shared.is_closed() => Err(closed()),
-            Err(_) => Err(AcceptError::Unknown { cause: "the journal's lane is gone".to_owned() }),
-        };
-        shared.metrics.append_seconds.observe(begun.elapsed().as_secs_f64());
-        outcome
+        self.take(push, false).await
+    }
+
+    async fn accept_derived(&self, push: Push) -> Result<Accepted, AcceptError> {
+        self.take(push, true).await
     }
 
     async fn register_sink(&self, sink: &SinkName, start: Start) -> Result<(), Error> {

@@ -1,16 +1,17 @@
 //! Opening: connect, look at what the servers promise, make or read the shards, and lay out the tasks.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use redis::cmd;
+use aws_lc_rs::digest;
+use redis::{Pipeline, cmd};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::calls::Calls;
 use super::connect::Servers;
-use super::faults::{Fault, number_of};
+use super::faults::{Fault, number_of, text_of};
 use super::keys::Keys;
 use super::lanes::Lane;
 use super::leases::Leases;
@@ -79,6 +80,7 @@ fn shared(options: Options, servers: Arc<Servers>, metrics: JournalMetrics) -> S
     let groups: Vec<Group> = groups.into_iter().map(|shards| Group { shards, queue: Arc::new(Queue::new()) }).collect();
     let lanes = groups.len() * lanes_per_group(&options);
     Shared {
+        id: OnceLock::new(),
         keys: Keys::new(&options.prefix),
         scripts: Scripts::new(),
         reads: Calls::new(Arc::clone(&servers)),
@@ -129,9 +131,25 @@ async fn begin(shared: &Shared) -> Result<(), OpenError> {
         let mut link = shared.writes.link(shard).await.map_err(refused)?;
         shared.adopt(&mut link, &[shard]).await.map_err(refused)?;
     }
+    drop(shared.id.set(id(shared).await.map_err(refused)?));
     upkeep::learn_sinks(shared).await.map_err(refused)?;
     upkeep::measure(shared).await.map_err(refused)?;
     upkeep::count_letters(shared).await.map_err(refused)
+}
+
+/// The journal's id, from a random word that each shard keeps: so it is another one where any of them was lost.
+async fn id(shared: &Shared) -> Result<String, Fault> {
+    let mut id = digest::Context::new(&digest::SHA256);
+    for shard in shared.all_shards() {
+        let meta = shared.keys.of(shard, "meta");
+        let mut pipeline = Pipeline::with_capacity(2);
+        pipeline.cmd("HSETNX").arg(&meta).arg("id").arg(format!("{:016x}", fastrand::u64(..)));
+        pipeline.cmd("HGET").arg(&meta).arg("id");
+        let said = shared.writes.all(shard, &pipeline).await?;
+        let word = said.get(1).and_then(text_of).ok_or_else(|| Fault::Unknown { cause: "no id".to_owned() })?;
+        id.update(word.as_bytes());
+    }
+    Ok(id.finish().as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn tasks(shared: &Arc<Shared>) -> Vec<Task> {

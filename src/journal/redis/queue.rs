@@ -19,6 +19,8 @@ pub(super) type Answer = Result<Accepted, AcceptError>;
 /// A push on its way to a lane.
 pub(super) struct Request {
     pub push: Push,
+    /// It must not be refused for want of room.
+    pub is_derived: bool,
     pub shard: u16,
     pub key: Key,
     pub body_crc: u32,

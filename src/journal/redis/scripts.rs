@@ -5,8 +5,8 @@ use redis::{Cmd, Script, ToRedisArgs, cmd};
 /// Every script.
 pub(super) struct Scripts {
     pub accept: Source,
-    /// [`Self::accept`] for a server without memory: it can still say what is a duplicate.
-    pub answer: Source,
+    /// [`Self::accept`] for a server without memory: it can still say what is a duplicate, and take what must not be refused.
+    pub accept_without_memory: Source,
     pub adopt: Source,
     pub register: Source,
     pub forget: Source,
@@ -26,7 +26,7 @@ impl Scripts {
         let accept = include_str!("scripts/accept.lua");
         Self {
             accept: Source::new(accept),
-            answer: Source::new(&accept.replacen("#!lua", "#!lua flags=allow-oom", 1)),
+            accept_without_memory: Source::new(&accept.replacen("#!lua", "#!lua flags=allow-oom", 1)),
             adopt: Source::new(include_str!("scripts/adopt.lua")),
             register: Source::new(include_str!("scripts/register.lua")),
             forget: Source::new(include_str!("scripts/forget.lua")),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use redis::{Pipeline, Value};
 use tokio::sync::{Notify, watch};
@@ -27,6 +27,8 @@ const FORMAT: u64 = 1;
 
 pub(super) struct Shared {
     pub options: Options,
+    /// Tells this journal from one that a wipe made anew; set while opening.
+    pub id: OnceLock<String>,
     pub keys: Keys,
     pub scripts: Scripts,
     pub servers: Arc<Servers>,

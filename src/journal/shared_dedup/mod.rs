@@ -33,6 +33,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::FutureExt;
 use prometheus::IntGauge;
+use sink_api::Origin;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -130,6 +131,10 @@ impl Journal for SharedDedup {
         self.shared.journal.shards()
     }
 
+    fn origin(&self) -> Origin {
+        self.shared.journal.origin()
+    }
+
     /// In a task of its own: a sender that goes away and resends elsewhere must find the outcome, not a claim that nobody ends.
     async fn accept(&self, push: Push) -> Result<Accepted, AcceptError> {
         let shared = Arc::clone(&self.shared);
@@ -139,6 +144,11 @@ impl Journal for SharedDedup {
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => Err(AcceptError::Unknown { cause: "the process ends".to_owned() }),
         }
+    }
+
+    /// Without Redis: an event and what follows from its delivery stay at one replica.
+    async fn accept_derived(&self, push: Push) -> Result<Accepted, AcceptError> {
+        self.shared.journal.accept_derived(push).await
     }
 
     async fn register_sink(&self, sink: &SinkName, start: Start) -> Result<(), Error> {

@@ -122,6 +122,8 @@ async fn without_memory_new_pushes_are_refused_and_known_ones_answered() {
     assert!(matches!(full, Err(AcceptError::Full { .. })), "{full:?}");
     assert_eq!(journal.accept(known.clone()).await, Ok(Accepted::Duplicate { offset, same_body: true }));
     until("it says so", || async { journal.health().trouble.is_some() }).await;
+    let derived = journal.accept_derived(push("1/derived", "s", 0)).await;
+    assert!(matches!(derived, Ok(Accepted::New { .. })), "its event could not be settled without it: {derived:?}");
     let settled = Checkpoint { low: offset, ..Checkpoint::default() };
     let dead = vec![letter(&sink, shard, offset, &known)];
     journal.dead_letter(&fence, dead, 10, &settled).await.expect("settling goes on");
@@ -159,6 +161,8 @@ async fn goes_on_after_a_loss(lose: impl FnOnce(&mut Redis)) {
     let offset = offset_of(accept_soon(&*journal, &before).await);
     let shard = shard(&*journal, &before);
     let fence = journal.lease(&sink, shard).await.unwrap().unwrap().fence;
+    let origin = journal_at(redis.url()).await.journal.origin();
+    assert_eq!(journal.origin(), origin);
     lose(&mut redis);
     let after = push("2", "s", 1);
     let next = offset_of(accept_soon(&*journal, &after).await);
@@ -176,6 +180,7 @@ async fn goes_on_after_a_loss(lose: impl FnOnce(&mut Redis)) {
     assert_eq!(journal.backlog(&sink).await.unwrap().pending, 1);
     journal.commit(&lease.fence, &Checkpoint { low: next, ..Checkpoint::default() }).await.unwrap();
     assert!(matches!(accept_soon(&*journal, &before).await, Accepted::New { .. }), "its mark is lost as well");
+    assert_ne!(journal_at(redis.url()).await.journal.origin().journal, origin.journal);
 }
 
 #[tokio::test]
@@ -254,6 +259,8 @@ async fn memory_is_bounded_and_given_back_when_all_sinks_have_settled() {
     let mut first = push("0", "s", 0);
     first.body = vec![b'x'; 1000].into();
     assert!(matches!(journal.accept(first).await, Ok(Accepted::Duplicate { same_body: true, .. })));
+    let derived = journal.accept_derived(push("0/derived", "s", 0)).await.expect("what follows from an event has room");
+    last = last.max(offset_of(derived));
     let fence = journal.lease(&sink, 0).await.unwrap().unwrap().fence;
     journal.commit(&fence, &Checkpoint { low: last, ..Checkpoint::default() }).await.unwrap();
     until("all is given back", || async { (journal.health().bytes, journal.health().entries) == (0, 0) }).await;
