@@ -12,7 +12,7 @@
 //! | `push ids` (`dedup.backend = "redis"` only) | the journal is closed | mends itself | goes on |
 //! | `pipeline <sink>/<shard>` | it is stopped, or a reload removes or changes its sink | mends itself; a panic ends the process | finishes the batch in hand |
 //!
-//! A drain: readiness off → `drain.announce` passes, still serving → ingress stops accepting and finishes requests → pipelines
+//! A drain: readiness off → `drain.announce` passes, still serving, each reply ends its connection → ingress stops accepting and finishes requests → pipelines
 //! finish what is in hand → journal closes. `drain.deadline` bounds all that follows the announcement; what is not delivered by
 //! then is delivered after the next start.
 
@@ -25,7 +25,6 @@ mod sinks;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -89,16 +88,16 @@ pub enum StartError {
 /// Whether a drain has begun; shared with the admin listener.
 #[derive(Debug, Default)]
 pub struct Readiness {
-    draining: AtomicBool,
+    draining: CancellationToken,
 }
 
 impl Readiness {
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.draining.is_cancelled()
     }
 
     fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.draining.cancel();
     }
 }
 
@@ -185,7 +184,7 @@ impl Gateway {
 
         let readiness = Arc::new(Readiness::default());
         let ingress_listener = Ingress::bind(&config.ingress, &config.sources, Arc::clone(&journal), &metrics)?;
-        let ingress_listener = ingress_listener.traced(spans.tracer());
+        let ingress_listener = ingress_listener.traced(spans.tracer()).leave_on(readiness.draining.clone());
         let admin_listener = Listener::bind(config.admin.listen, admin::limits(), None).map_err(StartError::Admin)?;
         let (ingress_addr, admin_addr) = (ingress_listener.local_addr(), admin_listener.local_addr());
 

@@ -68,6 +68,11 @@ impl Ingress {
         Self { tracer, ..self }
     }
 
+    /// From `leaving` on every reply ends its connection; see [`Listener::leave_on`].
+    pub fn leave_on(self, leaving: CancellationToken) -> Self {
+        Self { listener: self.listener.leave_on(leaving), ..self }
+    }
+
     pub fn local_addr(&self) -> SocketAddr {
         self.listener.local_addr()
     }

@@ -22,6 +22,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
@@ -57,14 +58,15 @@ pub struct Served {
     pub streams: Streams,
     pub pace: Pace,
     late_reply: Bytes,
+    leaving: CancellationToken,
     stop: CancellationToken,
 }
 
 impl Served {
-    pub fn new(limits: Limits, tls: Option<Tls>, stop: CancellationToken) -> Self {
+    pub fn new(limits: Limits, tls: Option<Tls>, leaving: CancellationToken, stop: CancellationToken) -> Self {
         let late_reply = late_reply(limits.late_body);
         let streams = Streams { tasks: TaskTracker::new(), end: CancellationToken::new() };
-        Self { limits: Arc::new(limits), tls, streams, pace: Pace::new(), late_reply, stop }
+        Self { limits: Arc::new(limits), tls, streams, pace: Pace::new(), late_reply, leaving, stop }
     }
 
     /// Serves one connection to its end.
@@ -86,6 +88,7 @@ impl Served {
         let connection = Connection {
             limits: self.limits.clone(),
             activity: Arc::new(Activity::new()),
+            leaving: self.leaving.clone(),
             stop: self.stop.clone(),
             late_reply: self.late_reply.clone(),
             streams: self.streams.clone(),
@@ -107,6 +110,7 @@ impl Served {
 struct Connection {
     limits: Arc<Limits>,
     activity: Arc<Activity>,
+    leaving: CancellationToken,
     stop: CancellationToken,
     late_reply: Bytes,
     streams: Streams,
@@ -172,13 +176,18 @@ impl Connection {
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let (peer, activity) = (self.peer, self.activity.clone());
+        let (peer, activity, leaving) = (self.peer, self.activity.clone(), self.leaving.clone());
         let service = service_fn(move |request| {
             let in_hand = InHand::new(activity.clone());
             let reply = handler(peer, request);
+            let leaving = leaving.clone();
             async move {
-                let reply = reply.await;
+                let mut reply = reply.await;
                 drop(in_hand);
+                if leaving.is_cancelled() && !speaks_http2 {
+                    // hyper closes then. HTTP/2 knows no such field, and tells its peer at the stop, which no request can miss.
+                    reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
                 Ok::<_, Infallible>(reply)
             }
         });

@@ -85,6 +85,7 @@ pub struct Listener {
     socket: TcpListener,
     limits: Limits,
     tls: Option<Tls>,
+    leaving: CancellationToken,
 }
 
 impl Listener {
@@ -97,7 +98,14 @@ impl Listener {
             socket.listen(BACKLOG)
         };
         let socket = bound().map_err(|source| BindError { addr, source })?;
-        Ok(Self { socket, limits, tls })
+        Ok(Self { socket, limits, tls, leaving: CancellationToken::new() })
+    }
+
+    /// From `leaving` on every reply ends its HTTP/1.1 connection, and says so: peers go elsewhere by themselves, and few connections
+    /// are left that a request could be on its way on when they are closed at the stop.
+    #[must_use]
+    pub fn leave_on(self, leaving: CancellationToken) -> Self {
+        Self { leaving, ..self }
     }
 
     /// Where it listens; tells the port where 0 was asked for.
@@ -122,8 +130,8 @@ impl Listener {
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let Self { socket, limits, tls } = self;
-        let mut served = Served::new(limits, tls, stop.clone());
+        let Self { socket, limits, tls, leaving } = self;
+        let mut served = Served::new(limits, tls, leaving, stop.clone());
         let mut connections = JoinSet::new();
         let accepting = accept_until_stopped(socket, &served, &mut connections, &handler, &stop);
         match &served.tls {

@@ -1,71 +1,38 @@
-//! The sink `kafka` with the real program and a real broker: brokers that go and come back, a gateway that is killed, and consumers
-//! that are neither of ours.
+//! Transactions of the sink `kafka`, with the real program and a real broker: a gateway that is killed, and a consumer that is neither of
+//! ours.
 //!
 //! `TRUNKLINE_TEST_PUSHES` makes the loads larger.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde_json::Value;
 use test_servers::kafka::{Kafka, Reader};
 use tokio::sync::{Mutex, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, block_in_place};
 
 use crate::support::{Gateway, GatewayBuilder, Sender, cdr, eventually, folder};
 
 /// Each sends one session, one push after the other.
 const SENDERS: u64 = 32;
 
-/// One broker for both tests; only the first of them breaks it, and says so by holding `USE`.
-static USE: Mutex<()> = Mutex::const_new(());
-
-fn broker() -> &'static Kafka {
-    static BROKER: OnceLock<Kafka> = OnceLock::new();
-    BROKER.get_or_init(|| Kafka::start(1))
-}
-
-fn builder(dir: &Path, topic: &str, more: &str) -> GatewayBuilder {
-    GatewayBuilder::new(dir).sinks(&format!(
+/// A sink to `brokers`, with `more` settings.
+pub fn kafka_sink(brokers: &str, topic: &str, more: &str) -> String {
+    format!(
         "[sinks.stream]\ntype = \"kafka\"\nstart = \"oldest\"\nbatch.linger = \"5ms\"\nretry = {{ delay_min = \"50ms\", delay_max = \"1s\" }}\n\
-         settings = {{ brokers = \"{}\", topic = \"{topic}.{{action}}\", {more} properties = {{ \"message.timeout.ms\" = 10000 }} }}\n",
-        broker().brokers()
-    ))
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_acknowledged_push_is_in_kafka_whatever_is_restarted() {
-    let _alone = USE.lock().await;
-    broker().create_topic("plain.cdr", 4, 1, &[]);
-    let dir = folder();
-    let start = || builder(dir.path(), "plain", "").start();
-    let mut run = Run::begin(start().await, pushes()).await;
-    run.until(20).await;
-    broker().kill(1);
-    run.until(35).await;
-    run.restart(start).await;
-    broker().restart(1);
-    run.until(55).await;
-    broker().stop(1);
-    broker().restart(1);
-    run.until(75).await;
-    run.restart(start).await;
-    let (gateway, acknowledged) = run.end().await;
-
-    let events = wait_for_all(&broker().reader(&["plain.cdr"], false), &acknowledged).await;
-    gateway.stop().await;
-    let again = events.len() - in_order_by_session(&events);
-    eprintln!("{} acknowledged, {} records, {again} delivered again under their ids", acknowledged.len(), events.len());
+         settings = {{ brokers = \"{brokers}\", topic = \"{topic}.{{action}}\", {more} properties = {{ \"message.timeout.ms\" = 10000 }} }}\n"
+    )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_consumer_of_committed_records_sees_each_event_once_across_kills() {
-    let _alone = USE.lock().await;
-    broker().create_topic("exact.cdr", 4, 1, &[]);
+    let kafka = block_in_place(|| Kafka::start(1));
+    kafka.create_topic("exact.cdr", 4, 1, &[]);
     let dir = folder();
-    let start = || builder(dir.path(), "exact", "transactional = true,").start();
+    let sink = kafka_sink(&kafka.brokers(), "exact", "transactional = true,");
+    let start = || GatewayBuilder::new(dir.path()).sinks(&sink).start();
     let mut run = Run::begin(start().await, pushes()).await;
     for percent in [15, 30, 50, 70, 90] {
         run.until(percent).await;
@@ -73,20 +40,20 @@ async fn a_consumer_of_committed_records_sees_each_event_once_across_kills() {
     }
     let (gateway, acknowledged) = run.end().await;
 
-    let events = wait_for_all(&broker().reader(&["exact.cdr"], true), &acknowledged).await;
+    let events = wait_for_all(&kafka.reader(&["exact.cdr"], true), &acknowledged).await;
     gateway.stop().await;
     assert_eq!(in_order_by_session(&events), events.len(), "an event was seen twice");
     // Aborted transactions leave records that such a consumer passes over.
-    let written = records(&broker().reader(&["exact.cdr"], false));
+    let written = records(&kafka.reader(&["exact.cdr"], false));
     eprintln!("{} acknowledged, {} seen, {} written", acknowledged.len(), events.len(), written.len());
 }
 
-fn pushes() -> u64 {
+pub fn pushes() -> u64 {
     std::env::var("TRUNKLINE_TEST_PUSHES").ok().map_or(2_000, |value| value.parse().expect("a number"))
 }
 
 /// A load on a gateway that is killed and started again.
-struct Run {
+pub struct Run {
     gateway: Option<Gateway>,
     load: Arc<Load>,
     senders: JoinSet<()>,
@@ -100,7 +67,7 @@ struct Load {
 }
 
 impl Run {
-    async fn begin(gateway: Gateway, pushes: u64) -> Self {
+    pub async fn begin(gateway: Gateway, pushes: u64) -> Self {
         let (url, url_seen) = watch::channel(gateway.url());
         let load = Arc::new(Load { pushes, sent: AtomicU64::new(0), acknowledged: Mutex::default() });
         let mut senders = JoinSet::new();
@@ -111,7 +78,7 @@ impl Run {
     }
 
     /// Waits until so much of the load is sent.
-    async fn until(&self, percent: u64) {
+    pub async fn until(&self, percent: u64) {
         let due = self.load.pushes * percent / 100;
         let mut sent = 0;
         while sent < due {
@@ -126,7 +93,7 @@ impl Run {
     }
 
     /// Kills the gateway and starts another on its journal.
-    async fn restart<F: Future<Output = Gateway>>(&mut self, start: impl Fn() -> F) {
+    pub async fn restart<F: Future<Output = Gateway>>(&mut self, start: impl Fn() -> F) {
         self.gateway.take().expect("one is running").kill();
         let next = start().await;
         // Nobody listens once the whole load is sent; then there is still what is not delivered.
@@ -134,7 +101,7 @@ impl Run {
         self.gateway = Some(next);
     }
 
-    async fn end(mut self) -> (Gateway, HashSet<String>) {
+    pub async fn end(mut self) -> (Gateway, HashSet<String>) {
         while let Some(ended) = self.senders.join_next().await {
             ended.expect("no sender panics");
         }
@@ -165,23 +132,29 @@ impl Load {
 }
 
 /// An event as the independent client read it.
-struct Seen {
-    id: String,
-    session: String,
-    number: u64,
+pub struct Seen {
+    pub id: String,
+    pub session: String,
+    pub number: u64,
+}
+
+impl Seen {
+    pub fn new(id: String, session: &str) -> Self {
+        let number = id.strip_prefix("push-").unwrap().parse().unwrap();
+        Self { id, session: session.to_owned(), number }
+    }
 }
 
 fn records(reader: &Reader) -> Vec<Seen> {
     let seen = |line: &String| {
         let record: Value = serde_json::from_str(line).unwrap();
         let id = record["headers"]["ce_id"].as_str().unwrap().to_owned();
-        let number = id.strip_prefix("push-").unwrap().parse().unwrap();
-        Seen { id, session: record["key"].as_str().unwrap().to_owned(), number }
+        Seen::new(id, record["key"].as_str().unwrap())
     };
     reader.read_new().iter().map(seen).collect()
 }
 
-async fn wait_for_all(reader: &Reader, acknowledged: &HashSet<String>) -> Vec<Seen> {
+pub async fn wait_for_all(reader: &Reader, acknowledged: &HashSet<String>) -> Vec<Seen> {
     let (mut seen, mut ids) = (Vec::new(), HashSet::new());
     while ids.len() < acknowledged.len() {
         let new = eventually("every acknowledged push is in Kafka", async || {
@@ -197,7 +170,7 @@ async fn wait_for_all(reader: &Reader, acknowledged: &HashSet<String>) -> Vec<Se
 }
 
 /// Holds the first delivery of each event against its session's order. Says how many events there are.
-fn in_order_by_session(events: &[Seen]) -> usize {
+pub fn in_order_by_session(events: &[Seen]) -> usize {
     let (mut seen, mut last) = (HashSet::new(), HashMap::new());
     for event in events.iter().filter(|event| seen.insert(&event.id)) {
         if let Some(before) = last.insert(&event.session, event.number) {

@@ -152,6 +152,7 @@ pub struct Running {
     pub journal: Arc<Scripted>,
     pub metrics: Metrics,
     pub sources: Sources,
+    pub leaving: CancellationToken,
     pub stop: CancellationToken,
     pub force: CancellationToken,
     pub serving: JoinHandle<()>,
@@ -209,9 +210,9 @@ async fn start_with(
         ingress.use_tls(tls);
     }
     let (addr, sources) = (ingress.local_addr(), ingress.sources());
-    let (stop, force) = (CancellationToken::new(), CancellationToken::new());
-    let serving = tokio::spawn(ingress.serve(stop.clone(), force.clone()));
-    Running { addr, journal, metrics, sources, stop, force, serving }
+    let [leaving, stop, force] = std::array::from_fn(|_| CancellationToken::new());
+    let serving = tokio::spawn(ingress.leave_on(leaving.clone()).serve(stop.clone(), force.clone()));
+    Running { addr, journal, metrics, sources, leaving, stop, force, serving }
 }
 
 impl Running {

@@ -23,6 +23,23 @@ async fn stopping_finishes_the_request_in_hand_and_closes_idle_connections() {
 }
 
 #[tokio::test]
+async fn leaving_ends_each_connection_with_its_next_reply_and_takes_new_ones() {
+    let running = ingress(|_| {}).await;
+    let mut kept = running.connect().await;
+    kept.send(push("p-0", "{}")).await;
+    assert_eq!(kept.reply().await.headers.get("connection"), None);
+    running.leaving.cancel();
+    let mut new = running.connect().await;
+    for (connection, id) in [(&mut kept, "p-1"), (&mut new, "p-2")] {
+        connection.send(push(id, "{}")).await;
+        let reply = connection.reply().await;
+        assert_eq!(reply.said(), (200, 0));
+        assert_eq!(reply.headers["connection"], "close");
+        connection.ended().await;
+    }
+}
+
+#[tokio::test]
 async fn a_request_that_is_on_its_way_at_the_stop_is_still_taken() {
     let running = ingress(|_| {}).await;
     let mut begun = running.connect().await;

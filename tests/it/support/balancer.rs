@@ -32,6 +32,11 @@ impl Balancer {
     pub fn lead_to(&self, backends: Vec<SocketAddr>) {
         *self.backends.lock().expect("no panic while locked") = backends;
     }
+
+    /// How many are behind it.
+    pub fn backends(&self) -> usize {
+        self.backends.lock().expect("no panic while locked").len()
+    }
 }
 
 impl Drop for Balancer {

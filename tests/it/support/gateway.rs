@@ -35,6 +35,8 @@ pub struct GatewayBuilder {
     expect_errors: bool,
     sinks: String,
     admin_listen: &'static str,
+    announce: &'static str,
+    program: Option<PathBuf>,
 }
 
 impl GatewayBuilder {
@@ -47,6 +49,8 @@ impl GatewayBuilder {
             expect_errors: false,
             sinks: file_sink("events", &dir.join("events.ndjson")),
             admin_listen: "127.0.0.1:0",
+            announce: "0s",
+            program: None,
         }
     }
 
@@ -66,6 +70,18 @@ impl GatewayBuilder {
     /// In place of loopback.
     pub fn admin_listen(mut self, address: &'static str) -> Self {
         self.admin_listen = address;
+        self
+    }
+
+    /// How long it serves on after it turned unready, in place of not at all.
+    pub fn announce(mut self, period: &'static str) -> Self {
+        self.announce = period;
+        self
+    }
+
+    /// Another build of the program.
+    pub fn program(mut self, program: Option<&Path>) -> Self {
+        self.program = program.map(Path::to_owned);
         self
     }
 
@@ -93,12 +109,12 @@ impl GatewayBuilder {
     fn command(&self) -> Command {
         let config = self.dir.join("gateway.toml");
         self.write();
-        let mut command = trunkline();
+        let mut command = self.program.as_ref().map_or_else(trunkline, Command::new);
         command
             .arg("--config")
             .arg(&config)
             .args(["--set", "ingress.listen=127.0.0.1:0", "--set", &format!("admin.listen={}", self.admin_listen)])
-            .args(["--set", "drain.announce=0s"])
+            .args(["--set", &format!("drain.announce={}", self.announce)])
             .arg("--set")
             .arg(format!("journal.disk.dir={}", self.dir.join("journal").display()))
             .envs(self.env.iter().cloned())
