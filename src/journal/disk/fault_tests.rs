@@ -152,7 +152,7 @@ async fn a_failed_sync_is_never_acknowledged_and_accepting_resumes() {
     let disk = SimFs::new(1);
     let (journal, metrics) = open(&disk);
     journal.accept(push("before", "s", 0)).await.unwrap();
-    disk.fail_once(Fault::Sync);
+    disk.fail_once_in(&Layout(1).path(), Fault::Sync);
     assert!(matches!(journal.accept(push("a", "s", 0)).await, Err(AcceptError::Unknown { .. })));
     assert_eq!(errors(&metrics, "sync"), 1);
     // The mark went with it, and what the page cache shows of it is void.
@@ -169,7 +169,7 @@ async fn a_full_disk_refuses_and_resumes_by_itself() {
     let disk = SimFs::new(1);
     let (journal, metrics) = open(&disk);
     journal.accept(push("before", "s", 0)).await.unwrap();
-    disk.fail_once(Fault::Full);
+    disk.fail_once_in(&Layout(1).path(), Fault::Full);
     assert!(matches!(journal.accept(push("a", "s", 0)).await, Err(AcceptError::Unavailable { .. })));
     eventually(|| journal.health().trouble.is_some()).await;
     assert_eq!(errors(&metrics, "full"), 1);

@@ -49,7 +49,8 @@ struct State {
     names_on_disk: BTreeMap<PathBuf, u64>,
     unsynced_names: Vec<NameChange>,
     dirs: BTreeSet<PathBuf>,
-    faults: Vec<Fault>,
+    /// Each of one file alone, where an inode is named.
+    faults: Vec<(Option<u64>, Fault)>,
     /// Free bytes that `free_bytes` tells.
     free: u64,
     /// Changes that are left until the machine is off.
@@ -75,7 +76,14 @@ impl SimFs {
 
     /// Lets one of the next operations fail.
     pub(super) fn fail_once(&self, fault: Fault) {
-        self.lock().faults.push(fault);
+        self.lock().faults.push((None, fault));
+    }
+
+    /// Lets one of the next operations on `file` fail.
+    pub(super) fn fail_once_in(&self, file: &Path, fault: Fault) {
+        let mut state = self.lock();
+        let inode = state.names[file];
+        state.faults.push((Some(inode), fault));
     }
 
     pub(super) fn clear_faults(&self) {
@@ -193,9 +201,11 @@ impl State {
         if self.is_off { Err(off()) } else { Ok(()) }
     }
 
-    fn fault(&mut self, among: &[Fault]) -> Option<Fault> {
-        let index = self.faults.iter().position(|fault| among.contains(fault))?;
-        Some(self.faults.remove(index))
+    fn fault(&mut self, at: u64, among: &[Fault]) -> Option<Fault> {
+        let hits =
+            |(inode, fault): &(Option<u64>, Fault)| inode.is_none_or(|inode| inode == at) && among.contains(fault);
+        let index = self.faults.iter().position(hits)?;
+        Some(self.faults.remove(index).1)
     }
 
     fn rename(&mut self, change: NameChange) {
@@ -294,7 +304,7 @@ impl FileHandle for SimFile {
     fn write_all_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         let mut state = self.disk.lock();
         let went_off = state.change().is_err();
-        let fault = if went_off { None } else { state.fault(&[Fault::Write, Fault::Full]) };
+        let fault = if went_off { None } else { state.fault(self.inode, &[Fault::Write, Fault::Full]) };
         let random = state.random.as_mut().expect("made with one");
         let written = if went_off || fault.is_some() { random.usize(..=bytes.len()) } else { bytes.len() };
         let change = Change::Bytes(at, bytes[..written].to_vec());
@@ -325,7 +335,7 @@ impl FileHandle for SimFile {
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.lock();
         state.change()?;
-        let fault = state.fault(&[Fault::Sync]);
+        let fault = state.fault(self.inode, &[Fault::Sync]);
         let inode = state.inodes.get_mut(&self.inode).expect("open");
         let unsynced = std::mem::take(&mut inode.unsynced);
         if fault.is_some() {
