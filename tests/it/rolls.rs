@@ -29,6 +29,8 @@ const SESSIONS: u64 = 97;
 const ATTEMPTS: usize = 4;
 /// Kubernetes' own is ten seconds; it must be well below what the gateway announces.
 const PROBE_INTERVAL: Duration = Duration::from_millis(200);
+/// That of Kubernetes.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 const ANNOUNCE: &str = "1s";
 /// Pushes come for so long before, between and after the replacements.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -144,7 +146,7 @@ async fn begin(builder: GatewayBuilder, program: Option<&Path>) -> Gateway {
 
 /// Leads the balancer to those that are ready, until it is stopped.
 async fn probe(listed: watch::Receiver<Vec<(SocketAddr, SocketAddr)>>, balancer: Arc<Balancer>) {
-    let client = reqwest::Client::builder().no_proxy().timeout(PROBE_INTERVAL).build().expect("a client");
+    let client = reqwest::Client::builder().no_proxy().timeout(PROBE_TIMEOUT).build().expect("a client");
     loop {
         let known = listed.borrow().clone();
         let mut ready = Vec::new();
