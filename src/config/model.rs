@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use sink_api::Format;
-use sink_api::settings::{Period, Secret, Size};
+use sink_api::settings::{Period, Secret, Size, TlsFiles};
 
 use super::mask::MaskRule;
 use crate::journal::Start;
@@ -159,7 +159,7 @@ pub struct Redis {
     /// Of the servers that hold data, where the URLs do not say it.
     pub username: Option<String>,
     pub password: Option<Secret>,
-    pub tls: Option<RedisTls>,
+    pub tls: Option<TlsFiles>,
     /// What every key begins with.
     pub prefix: String,
     /// How many parts the journal has; fixed once it was made.
@@ -201,19 +201,6 @@ impl Default for Redis {
             allow_weaker: false,
         }
     }
-}
-
-/// PEM files for connections to Redis.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RedisTls {
-    /// CAs to trust in place of the system's.
-    #[serde(default)]
-    pub ca_file: Option<PathBuf>,
-    #[serde(default)]
-    pub cert_file: Option<PathBuf>,
-    #[serde(default)]
-    pub key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use crate::config::model::{self, DedupBackend, JournalBackend};
 use crate::journal::Journal;
 use crate::journal::disk::{self, DiskJournal};
 use crate::journal::redis::connect::Servers;
-use crate::journal::redis::{self, Place, RedisJournal, TlsFiles};
+use crate::journal::redis::{self, Place, RedisJournal};
 use crate::journal::shared_dedup::{self, SharedDedup};
 use crate::metrics::Metrics;
 
@@ -92,16 +92,13 @@ pub fn redis_place(redis: &model::Redis) -> Result<Place, SecretError> {
     if urls.is_empty() {
         urls.push(model::Redis::URL.to_owned().into());
     }
-    let tls = redis.tls.clone();
     Ok(Place {
         mode: redis.mode,
         urls,
         master: redis.master.clone().unwrap_or_default(),
         username: redis.username.clone(),
         password: redis.password.as_ref().map(Secret::resolve).transpose()?,
-        tls: tls
-            .map(|tls| TlsFiles { ca_file: tls.ca_file, cert_file: tls.cert_file, key_file: tls.key_file })
-            .unwrap_or_default(),
+        tls: redis.tls.clone().unwrap_or_default(),
         connect_timeout: redis.connect_timeout.0,
         response_timeout: redis.response_timeout.0,
     })

@@ -30,7 +30,7 @@ use sink_api::{Batch, BuildError, Context, Outcome, Problem, Sink, SinkKind, Una
 use crate::client::Client;
 use crate::message::Shape;
 use crate::publisher::Publisher;
-pub use crate::settings::{Declare, ExchangeType, Mode, QueueType, Settings, Tls};
+pub use crate::settings::{Declare, ExchangeType, Mode, QueueType, Settings};
 
 /// The kind `amqp`.
 pub struct Amqp;

@@ -1,10 +1,8 @@
 //! The table `[sinks.<name>.settings]`, and what is wrong with it.
 
-use std::path::PathBuf;
-
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize, Serializer};
-use sink_api::settings::{Period, Secret};
+use sink_api::settings::{Period, Secret, TlsFiles};
 use sink_api::{Context, Format, Problem};
 
 use crate::address::Address;
@@ -36,7 +34,7 @@ pub struct Settings {
     #[serde(default = "unconfirmed_max_default")]
     pub unconfirmed_max: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsFiles>,
 }
 
 /// A batch begins nothing new after so many times `timeout`.
@@ -86,20 +84,6 @@ pub enum QueueType {
     Quorum,
     Classic,
     Stream,
-}
-
-/// PEM files, read when the sink is made.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tls {
-    /// The CA certificates to trust, and no others; those of the system where absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca_file: Option<PathBuf>,
-    /// Our own certificate, with its chain.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cert_file: Option<PathBuf>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key_file: Option<PathBuf>,
 }
 
 fn routing_key_default() -> String {
@@ -181,10 +165,8 @@ impl Settings {
         if address.is_some_and(|address| !address.is_tls()) {
             problems.found("tls", "the url is not amqps; leave it out");
         }
-        match (&tls.cert_file, &tls.key_file) {
-            (Some(_), None) => problems.found("tls.key_file", "is missing beside cert_file"),
-            (None, Some(_)) => problems.found("tls.cert_file", "is missing beside key_file"),
-            _ => {}
+        if let Some((path, message)) = tls.missing() {
+            problems.found(path, message);
         }
     }
 }

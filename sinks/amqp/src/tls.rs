@@ -6,11 +6,10 @@ use lapin::tcp::{RustlsConnector, RustlsConnectorConfig};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sink_api::BuildError;
-
-use crate::settings::Tls;
+use sink_api::settings::TlsFiles;
 
 /// TLS as `tls` says: with `ca_file` its certificates are trusted and no others.
-pub(crate) fn connector(tls: &Tls) -> Result<RustlsConnector, BuildError> {
+pub(crate) fn connector(tls: &TlsFiles) -> Result<RustlsConnector, BuildError> {
     let wrong = |error: std::io::Error| BuildError(format!("tls cannot be set up: {error}"));
     let config = match &tls.ca_file {
         Some(path) => {

@@ -1,4 +1,4 @@
-//! The value types that settings are written in: durations (`"30s"`), sizes (`"64MiB"`), secrets.
+//! The value types that settings are written in: durations (`"30s"`), sizes (`"64MiB"`), secrets, the files of TLS.
 //!
 //! The gateway's own config uses the same types, so that a user meets one notation everywhere.
 
@@ -240,6 +240,31 @@ impl<'de> Deserialize<'de> for Secret {
             }
         }
         deserializer.deserialize_any(SecretVisitor)
+    }
+}
+
+/// PEM files of a TLS client: the table `tls`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// The CA certificates to trust, and no others; those of the system where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// Our own certificate, with its chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+}
+
+impl TlsFiles {
+    /// What is missing where only one of certificate and key is there: its path in the settings, and what to say.
+    pub fn missing(&self) -> Option<(&'static str, &'static str)> {
+        match (&self.cert_file, &self.key_file) {
+            (Some(_), None) => Some(("tls.key_file", "is missing beside cert_file")),
+            (None, Some(_)) => Some(("tls.cert_file", "is missing beside key_file")),
+            _ => None,
+        }
     }
 }
 

@@ -10,10 +10,11 @@ use reqwest::{Certificate, Identity, Request, Response, redirect};
 use sink_api::BuildError;
 use sink_api::guard::{Guard, NoneAllowed};
 use sink_api::http::{GuardedResolver, Lookup};
+use sink_api::settings::TlsFiles;
 
 use crate::address::Address;
 use crate::error::{Error, Reply};
-use crate::settings::{Settings, Tls};
+use crate::settings::Settings;
 
 /// So much of a reply's body is read, so that its connection can be used again; after more the connection is given up.
 const REPLY_SIZE_MAX: usize = 64 << 10;
@@ -108,7 +109,7 @@ fn authorities(path: &Path) -> Result<Vec<Certificate>, BuildError> {
     Ok(certificates)
 }
 
-fn identity(tls: &Tls) -> Result<Option<Identity>, BuildError> {
+fn identity(tls: &TlsFiles) -> Result<Option<Identity>, BuildError> {
     let (Some(certificate), Some(key)) = (&tls.cert_file, &tls.key_file) else { return Ok(None) };
     let mut pem = read("cert_file", certificate)?;
     pem.push(b'\n');

@@ -26,7 +26,7 @@ use sink_api::{Batch, BuildError, Context, Event, Outcome, Problem, Sink, SinkKi
 
 use crate::delivery::Post;
 use crate::message::Shape;
-pub use crate::settings::{Auth, Mode, Secrets, Settings, Tls};
+pub use crate::settings::{Auth, Mode, Secrets, Settings};
 use crate::target::Target;
 
 /// The kind `http`.

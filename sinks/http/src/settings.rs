@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
 
 use ipnet::IpNet;
 use reqwest::header::HeaderValue;
@@ -11,7 +10,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use sink_api::guard::Guard;
-use sink_api::settings::{Period, Secret};
+use sink_api::settings::{Period, Secret, TlsFiles};
 use sink_api::{Context, Format, Problem};
 
 use crate::address::{Address, Wrong};
@@ -46,7 +45,7 @@ pub struct Settings {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow_networks: Vec<IpNet>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsFiles>,
 }
 
 /// How an event is laid out in a request, by the HTTP protocol binding of CloudEvents.
@@ -76,20 +75,6 @@ pub enum Auth {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         scope: Option<String>,
     },
-}
-
-/// PEM files, read when the sink is made.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tls {
-    /// The CA certificates to trust, and no others; those of the system where absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca_file: Option<PathBuf>,
-    /// Our own certificate, with its chain.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cert_file: Option<PathBuf>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key_file: Option<PathBuf>,
 }
 
 /// Secrets written as one or as a list.
@@ -212,10 +197,8 @@ impl Settings {
         if !any_https {
             problems.found("tls", "the url is not https; leave it out".to_owned());
         }
-        match (&tls.cert_file, &tls.key_file) {
-            (Some(_), None) => problems.found("tls.key_file", "is missing beside cert_file".to_owned()),
-            (None, Some(_)) => problems.found("tls.cert_file", "is missing beside key_file".to_owned()),
-            _ => {}
+        if let Some((path, message)) = tls.missing() {
+            problems.found(path, message.to_owned());
         }
     }
 }

@@ -38,7 +38,7 @@ use crate::cluster::Cluster;
 use crate::message::Writer;
 use crate::plain::Plain;
 pub use crate::properties::Property;
-pub use crate::settings::{Mode, Sasl, Settings, Tls};
+pub use crate::settings::{Mode, Sasl, Settings};
 use crate::transactions::Transactions;
 
 /// The kind `kafka`.

@@ -1,11 +1,10 @@
 //! The table `[sinks.<name>.settings]`, and what is wrong with it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sink_api::settings::Secret;
+use sink_api::settings::{Secret, TlsFiles};
 use sink_api::{Context, Problem};
 
 use crate::message::Shape;
@@ -31,7 +30,7 @@ pub struct Settings {
     pub transactional: bool,
     /// TLS where present; an empty table trusts the system's CAs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsFiles>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sasl: Option<Sasl>,
     /// librdkafka's own settings, by their names there.
@@ -45,20 +44,6 @@ pub struct Settings {
 pub enum Mode {
     Binary,
     Structured,
-}
-
-/// PEM files, read when a client is made.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tls {
-    /// The CA certificates to trust, and no others; those of the system where absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca_file: Option<PathBuf>,
-    /// Our own certificate, with its chain.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cert_file: Option<PathBuf>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key_file: Option<PathBuf>,
 }
 
 /// Who we are to the brokers.
@@ -102,10 +87,8 @@ impl Settings {
         if let Err(message) = Shape::of(self.mode, context.format) {
             found("mode", message);
         }
-        match self.tls.as_ref().map(|tls| (&tls.cert_file, &tls.key_file)) {
-            Some((Some(_), None)) => found("tls.key_file", "is missing beside cert_file".to_owned()),
-            Some((None, Some(_))) => found("tls.cert_file", "is missing beside key_file".to_owned()),
-            _ => {}
+        if let Some((path, message)) = self.tls.as_ref().and_then(TlsFiles::missing) {
+            found(path, message.to_owned());
         }
         self.check_sasl(&mut found);
         for (name, property) in &self.properties {

@@ -18,8 +18,9 @@ use redis::{
     RedisError, TlsCertificates, Value, cmd,
 };
 use secrecy::ExposeSecret;
+use sink_api::settings::TlsFiles;
 
-use super::options::{Mode, Place, TlsFiles};
+use super::options::{Mode, Place};
 
 /// Slots of a cluster.
 const SLOTS: u16 = 16384;
@@ -409,16 +410,7 @@ mod tests {
 
     #[test]
     fn no_error_shows_the_url() {
-        let place = Place {
-            mode: Mode::Standalone,
-            urls: vec!["redis//user:HUNTER2@host".to_owned().into()],
-            master: String::new(),
-            username: None,
-            password: None,
-            tls: TlsFiles::default(),
-            connect_timeout: Duration::from_secs(1),
-            response_timeout: Duration::from_secs(1),
-        };
+        let place = Place::new(Mode::Standalone, vec!["redis//user:HUNTER2@host".to_owned().into()]);
         let error = Servers::new(place).err().unwrap();
         assert!(!format!("{error} {error:?}").contains("HUNTER2"));
     }

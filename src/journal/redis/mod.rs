@@ -49,7 +49,7 @@ use sink_api::Origin;
 use tokio::sync::oneshot;
 
 pub use self::open::try_servers;
-pub use self::options::{Durability, Mode, OpenError, Options, Place, TlsFiles};
+pub use self::options::{Durability, Mode, OpenError, Options, Place};
 use self::queue::Request;
 use self::shared::Shared;
 use super::codec::key_of;

@@ -1,10 +1,10 @@
 //! What the journal in Redis is opened with, and why it would not open.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
+use sink_api::settings::TlsFiles;
 
 use super::connect::ConnectError;
 
@@ -44,6 +44,7 @@ pub struct Place {
     /// Of the servers that hold data, where the URLs do not say it.
     pub username: Option<String>,
     pub password: Option<SecretString>,
+    /// Read when the servers are first connected to.
     pub tls: TlsFiles,
     /// Time for a connection with TLS and login.
     pub connect_timeout: Duration,
@@ -51,13 +52,20 @@ pub struct Place {
     pub response_timeout: Duration,
 }
 
-/// PEM files for TLS. Read when the servers are first connected to.
-#[derive(Debug, Clone, Default)]
-pub struct TlsFiles {
-    /// CAs to trust in place of the system's.
-    pub ca_file: Option<PathBuf>,
-    pub cert_file: Option<PathBuf>,
-    pub key_file: Option<PathBuf>,
+impl Place {
+    /// Without login or files, waiting a second.
+    pub fn new(mode: Mode, urls: Vec<SecretString>) -> Self {
+        Self {
+            mode,
+            urls,
+            master: String::new(),
+            username: None,
+            password: None,
+            tls: TlsFiles::default(),
+            connect_timeout: Duration::from_secs(1),
+            response_timeout: Duration::from_secs(1),
+        }
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -146,22 +146,12 @@ async fn settings(link: &mut Link) -> Option<BTreeMap<String, String>> {
 mod tests {
     use std::time::Duration;
 
-    use super::super::options::{Mode, Place, TlsFiles};
+    use super::super::options::{Mode, Place};
     use super::*;
 
     fn options(durability: Durability) -> Options {
-        let place = Place {
-            mode: Mode::Standalone,
-            urls: Vec::new(),
-            master: String::new(),
-            username: None,
-            password: None,
-            tls: TlsFiles::default(),
-            connect_timeout: Duration::from_secs(1),
-            response_timeout: Duration::from_secs(1),
-        };
         Options {
-            place,
+            place: Place::new(Mode::Standalone, Vec::new()),
             prefix: "t".to_owned(),
             shards: 8,
             durability,

@@ -12,20 +12,11 @@ use super::*;
 use crate::journal::conformance::{self, WINDOW, push};
 use crate::journal::disk::{self, DiskJournal};
 use crate::journal::redis::connect::Servers;
-use crate::journal::redis::{Mode, Place, TlsFiles};
+use crate::journal::redis::{Mode, Place};
 use crate::metrics::Metrics;
 
 fn place(mode: Mode, urls: Vec<String>) -> Place {
-    Place {
-        mode,
-        urls: urls.into_iter().map(Into::into).collect(),
-        master: String::new(),
-        username: None,
-        password: None,
-        tls: TlsFiles::default(),
-        connect_timeout: Duration::from_secs(1),
-        response_timeout: Duration::from_secs(1),
-    }
+    Place::new(mode, urls.into_iter().map(Into::into).collect())
 }
 
 /// A replica: a journal in a folder of its own, and push ids under `prefix`.

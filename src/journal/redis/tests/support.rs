@@ -8,23 +8,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::super::{Durability, Mode, Options, Place, RedisJournal, TlsFiles};
+use super::super::{Durability, Mode, Options, Place, RedisJournal};
 use crate::journal::conformance::{self, WINDOW};
 use crate::journal::{Accepted, Journal, Push};
 use crate::metrics::Metrics;
 use crate::names::Offset;
 
 pub fn place(mode: Mode, urls: Vec<String>) -> Place {
-    Place {
-        mode,
-        urls: urls.into_iter().map(Into::into).collect(),
-        master: test_servers::redis::MASTER_NAME.to_owned(),
-        username: None,
-        password: None,
-        tls: TlsFiles::default(),
-        connect_timeout: Duration::from_secs(1),
-        response_timeout: Duration::from_secs(1),
-    }
+    let master = test_servers::redis::MASTER_NAME.to_owned();
+    Place { master, ..Place::new(mode, urls.into_iter().map(Into::into).collect()) }
 }
 
 pub fn options(place: Place, durability: Durability) -> Options {
