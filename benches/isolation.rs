@@ -2,24 +2,23 @@
 //! that fails every event, each on a journal of its own: events/s when pushes come as fast as they can, and delivery lag when they
 //! come at a steady rate. Prints both and their ratios, a few rounds in one run.
 
+mod common;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use common::{fill, pipeline, push};
 use hdrhistogram::Histogram;
 use jiff::Timestamp;
 use sink_api::{Batch, Context, Fault, Format, Outcome, Sink, SinkKind, Unavailable};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use trunkline::config::model;
-use trunkline::journal::disk::{DiskJournal, Options};
-use trunkline::journal::{Journal, Push, Start};
+use trunkline::journal::{Journal, Start};
 use trunkline::metrics::Metrics;
-use trunkline::names::{PushId, SessionId, SinkName, SourceName};
-use trunkline::pipeline::{Pipeline, Status};
+use trunkline::names::SinkName;
 
 const ENTRIES: u64 = 40_000;
 const SESSIONS: u64 = 2_000;
@@ -126,14 +125,7 @@ async fn measure(with_dead_sinks: bool) -> Figures {
 async fn run(with_dead_sinks: bool, entries: u64, per_second: Option<u64>) -> (f64, Histogram<u64>) {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let metrics = Metrics::new();
-    let options = Options {
-        dir: dir.path().join("journal"),
-        segment_size: 64 << 20,
-        size_max: 64 << 30,
-        reserve: 0,
-        dedup_window: Duration::from_secs(3600),
-    };
-    let journal: Arc<dyn Journal> = DiskJournal::open(options, metrics.journal.clone()).expect("a journal");
+    let journal: Arc<dyn Journal> = common::journal(dir.path(), &metrics);
     let settings = toml::from_str(&format!("path = {:?}", dir.path().join("events.ndjson"))).expect("settings");
     let context = Context { name: "healthy".to_owned(), format: Format::CloudEvents };
     let healthy = Arc::new(Healthy {
@@ -156,7 +148,7 @@ async fn run(with_dead_sinks: bool, entries: u64, per_second: Option<u64>) -> (f
     }
     let begun = Instant::now();
     match per_second {
-        None => fill(&journal, entries).await,
+        None => fill(&journal, entries, SESSIONS, CALLERS).await,
         Some(per_second) => trickle(&journal, entries, per_second).await,
     }
     healthy.all.notified().await;
@@ -168,49 +160,13 @@ async fn run(with_dead_sinks: bool, entries: u64, per_second: Option<u64>) -> (f
     (seconds, lags)
 }
 
-fn pipeline(name: SinkName, sink: Arc<dyn Sink>, journal: &Arc<dyn Journal>, metrics: &Metrics) -> Pipeline {
-    let settings: model::Sink =
-        toml::from_str("type = \"bench\"\nbatch = { linger = \"5ms\" }").expect("a sink's table");
-    let (series, warnings) = (metrics.sink(&name), metrics.normalise_warnings.clone());
-    Pipeline::new(name, &settings, sink, Arc::clone(journal), 0, series, warnings, Arc::new(Status::new()))
-        .expect("no `when` and no mask")
-}
-
-async fn fill(journal: &Arc<dyn Journal>, entries: u64) {
-    let mut callers = JoinSet::new();
-    for caller in 0..CALLERS {
-        let journal = Arc::clone(journal);
-        callers.spawn(async move {
-            for number in (caller..entries).step_by(CALLERS as usize) {
-                journal.accept(push(number)).await.expect("the journal takes it");
-            }
-        });
-    }
-    callers.join_all().await;
-}
-
 async fn trickle(journal: &Arc<dyn Journal>, entries: u64, per_second: u64) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / u32::try_from(per_second).expect("a small number"));
     let mut accepts = JoinSet::new();
     for number in 0..entries {
         ticks.tick().await;
         let journal = Arc::clone(journal);
-        accepts.spawn(async move { journal.accept(push(number)).await.expect("the journal takes it") });
+        accepts.spawn(async move { journal.accept(push(number, SESSIONS)).await.expect("the journal takes it") });
     }
     accepts.join_all().await;
-}
-
-fn push(number: u64) -> Push {
-    let session = format!("session-{}", number % SESSIONS);
-    let body = include_str!("../tests/samples/cdr-inbound-transfer.json");
-    Push {
-        id: PushId::new(format!("push-{number}")),
-        source: SourceName::from("main"),
-        action: "cdr".to_owned(),
-        version: None,
-        session: Some(SessionId::new(session.clone())),
-        received_at: Timestamp::now(),
-        traceparent: None,
-        body: Bytes::from(body.replace("7d7d6f02-3f7e-4a0c-b0f0-6a2f4a9b1c55", &session)),
-    }
 }

@@ -1,6 +1,8 @@
 //! Durable accepts of both journals, without HTTP: 1, 64 and 256 callers at a time, beside a plain write and sync of one push. Redis
 //! runs beside it on the same machine, with `appendfsync always`.
 
+mod common;
+
 use std::fs::File;
 use std::hint::black_box;
 use std::os::unix::fs::FileExt;
@@ -12,8 +14,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use jiff::Timestamp;
 use test_servers::redis::{Program, Redis};
 use tokio::runtime::Runtime;
-use trunkline::journal::disk::{DiskJournal, Options};
-use trunkline::journal::redis::{self, Durability, Mode, Place, RedisJournal, TlsFiles};
+use trunkline::journal::redis::{self, Durability, Mode, Place, RedisJournal};
 use trunkline::journal::{Accepted, Journal, Push};
 use trunkline::metrics::Metrics;
 use trunkline::names::{PushId, SessionId, SourceName};
@@ -50,16 +51,8 @@ async fn accept(journal: &Arc<dyn Journal>, first: u64, count: u64, callers: u64
 
 /// A journal in `server`. Nobody reads it, so that at `size_max` the oldest entries make room.
 async fn in_redis(server: &Redis) -> Arc<dyn Journal> {
-    let place = Place {
-        mode: Mode::Standalone,
-        urls: vec![server.url().into()],
-        master: String::new(),
-        username: None,
-        password: None,
-        tls: TlsFiles::default(),
-        connect_timeout: Duration::from_secs(1),
-        response_timeout: Duration::from_secs(5),
-    };
+    let place =
+        Place { response_timeout: Duration::from_secs(5), ..Place::new(Mode::Standalone, vec![server.url().into()]) };
     let options = redis::Options {
         place,
         prefix: "bench".to_owned(),
@@ -82,14 +75,7 @@ async fn in_redis(server: &Redis) -> Arc<dyn Journal> {
 fn accepts(criterion: &mut Criterion) {
     let dir = tempfile::tempdir_in(".").expect("a folder on the project's disk");
     let runtime = Runtime::new().expect("a runtime");
-    let options = Options {
-        dir: dir.path().join("journal"),
-        segment_size: 64 << 20,
-        size_max: 64 << 30,
-        reserve: 0,
-        dedup_window: Duration::from_secs(3600),
-    };
-    let journal: Arc<dyn Journal> = DiskJournal::open(options, Metrics::new().journal).expect("a journal");
+    let journal: Arc<dyn Journal> = common::journal(dir.path(), &Metrics::new());
     let server = Redis::start_durable(Program::Redis);
     let in_redis = runtime.block_on(in_redis(&server));
     let mut next = 0;

@@ -2,58 +2,28 @@
 //! gateway, beside a bare librdkafka producer that is handed the same payloads, and beside Kafka's own performance tool. All on one
 //! broker in one run; prints events/s, CPU per event and ratios of a few rounds.
 
+mod common;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use jiff::Timestamp;
+use common::own_cpu;
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
-use sink_api::{Batch, Context, Event, Format, Outcome, Sink, SinkKind as _, Unavailable};
+use sink_api::{Context, Event, Format, SinkKind as _};
 use test_servers::kafka::{Kafka, java};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
-use trunkline::journal::disk::{DiskJournal, Options};
-use trunkline::journal::{Item, Journal, Push, ReadLimits, Start};
+use trunkline::journal::{Item, Journal, ReadLimits, Start};
 use trunkline::metrics::Metrics;
-use trunkline::names::{Offset, PushId, SessionId, SinkName, SourceName};
-use trunkline::pipeline::{Pipeline, Status};
+use trunkline::names::{Offset, SinkName};
 use trunkline::tccc;
 
 const ENTRIES: u64 = 100_000;
 const SESSIONS: u64 = 5_000;
 const ROUNDS: usize = 3;
-
-/// Linux counts CPU time of a process in hundredths of a second (`proc_pid_stat(5)`, USER_HZ).
-const MICROS_PER_TICK: f64 = 10_000.0;
-
-/// The sink, with a count of what it delivered.
-struct Counted {
-    sink: Arc<dyn Sink>,
-    delivered: AtomicU64,
-    all: Notify,
-}
-
-#[async_trait]
-impl Sink for Counted {
-    async fn deliver(&self, batch: &Batch) -> Vec<Outcome> {
-        let outcomes = self.sink.deliver(batch).await;
-        let count = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Delivered { .. })).count() as u64;
-        if self.delivered.fetch_add(count, Ordering::Relaxed) + count >= ENTRIES {
-            self.all.notify_one();
-        }
-        outcomes
-    }
-
-    async fn probe(&self) -> Result<(), Unavailable> {
-        self.sink.probe().await
-    }
-}
 
 /// What one way cost.
 struct Cost {
@@ -65,14 +35,7 @@ fn main() {
     let kafka = Kafka::start(1);
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let metrics = Metrics::new();
-    let options = Options {
-        dir: dir.path().join("journal"),
-        segment_size: 64 << 20,
-        size_max: 64 << 30,
-        reserve: 0,
-        dedup_window: Duration::from_secs(3600),
-    };
-    let journal = DiskJournal::open(options, metrics.journal.clone()).expect("a journal");
+    let journal: Arc<dyn Journal> = common::journal(dir.path(), &metrics);
     let runtime = Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(fill(&journal));
     let events = runtime.block_on(read_all(&journal));
@@ -104,48 +67,21 @@ fn show(what: &str, cost: &Cost, ratios: Option<(f64, f64)>) {
 }
 
 fn cost(run: impl FnOnce()) -> Cost {
-    let (begun, ticks) = (Instant::now(), cpu_ticks());
+    let (begun, cpu) = (Instant::now(), own_cpu());
     run();
-    let micros = (cpu_ticks() - ticks) as f64 * MICROS_PER_TICK;
+    let micros = (own_cpu() - cpu).as_secs_f64() * 1e6;
     Cost { per_second: ENTRIES as f64 / begun.elapsed().as_secs_f64(), micros_per_event: micros / ENTRIES as f64 }
 }
 
-/// User and system time of this process.
-fn cpu_ticks() -> u64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
-    let fields: Vec<&str> = stat.rsplit_once(") ").expect("a name in brackets").1.split(' ').collect();
-    fields[11].parse::<u64>().expect("ticks") + fields[12].parse::<u64>().expect("ticks")
-}
-
-async fn fill(journal: &Arc<DiskJournal>) {
-    let body = include_str!("../tests/samples/cdr-inbound-transfer.json");
+async fn fill(journal: &Arc<dyn Journal>) {
+    // Entries are kept for whoever is registered.
     for round in 0..ROUNDS {
         journal.register_sink(&sink_name(round), Start::Oldest).await.expect("the journal is well");
     }
-    let mut callers = tokio::task::JoinSet::new();
-    for caller in 0..256 {
-        let journal = Arc::clone(journal);
-        callers.spawn(async move {
-            for number in (caller..ENTRIES).step_by(256) {
-                let session = format!("session-{}", number % SESSIONS);
-                let push = Push {
-                    id: PushId::new(format!("push-{number}")),
-                    source: SourceName::from("main"),
-                    action: "cdr".to_owned(),
-                    version: None,
-                    session: Some(SessionId::new(session.clone())),
-                    received_at: Timestamp::now(),
-                    traceparent: None,
-                    body: Bytes::from(body.replace("7d7d6f02-3f7e-4a0c-b0f0-6a2f4a9b1c55", &session)),
-                };
-                journal.accept(push).await.expect("the journal takes it");
-            }
-        });
-    }
-    callers.join_all().await;
+    common::fill(journal, ENTRIES, SESSIONS, 256).await;
 }
 
-async fn read_all(journal: &Arc<DiskJournal>) -> Vec<Event> {
+async fn read_all(journal: &Arc<dyn Journal>) -> Vec<Event> {
     let limits = ReadLimits { events_max: 500, bytes_max: 1 << 20 };
     let (mut after, mut events) = (Offset::ZERO, Vec::new());
     while (events.len() as u64) < ENTRIES {
@@ -192,33 +128,12 @@ fn sink_name(round: usize) -> SinkName {
     SinkName::new(format!("kafka-{round}"))
 }
 
-fn deliver(runtime: &Runtime, brokers: &str, journal: &Arc<DiskJournal>, metrics: &Metrics, round: usize) {
+fn deliver(runtime: &Runtime, brokers: &str, journal: &Arc<dyn Journal>, metrics: &Metrics, round: usize) {
     let name = sink_name(round);
-    let settings: trunkline::config::model::Sink =
-        toml::from_str("type = \"kafka\"\nbatch = { linger = \"5ms\" }").expect("a sink's table");
     let own = toml::from_str(&format!("brokers = \"{brokers}\"\ntopic = \"journal-{round}\"")).expect("settings");
     let context = Context { name: name.to_string(), format: Format::CloudEvents };
     let sink = sink_kafka::Kafka::build(own, context).expect("a sink");
-    let sink = Arc::new(Counted { sink, delivered: AtomicU64::new(0), all: Notify::new() });
-    let pipeline = Pipeline::new(
-        name.clone(),
-        &settings,
-        Arc::clone(&sink) as Arc<dyn Sink>,
-        Arc::clone(journal) as Arc<dyn Journal>,
-        0,
-        metrics.sink(&name),
-        metrics.normalise_warnings.clone(),
-        Arc::new(Status::new()),
-    )
-    .expect("settings without a mask");
-    runtime.block_on(async {
-        let (stop, force) = (CancellationToken::new(), CancellationToken::new());
-        let running = tokio::spawn(pipeline.run(stop.clone(), force));
-        sink.all.notified().await;
-        stop.cancel();
-        running.await.expect("the pipeline ends");
-        sink.sink.close().await;
-    });
+    runtime.block_on(common::deliver(name, sink, journal, metrics, ENTRIES));
 }
 
 /// Kafka's own performance tool with the same payloads; records/s, the JVM's start left out.
