@@ -3,6 +3,7 @@
 //!
 //! `TRUNKLINE_TEST_PUSHES` makes the load larger.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use test_servers::kafka::Kafka;
@@ -44,7 +45,8 @@ async fn every_acknowledged_push_is_in_kafka_and_in_rabbitmq_whatever_is_restart
     gateway.stop().await;
     let in_rabbit = block_in_place(|| messages(&rabbit));
     for (broker, events) in [("Kafka", &in_kafka), ("RabbitMQ", &in_rabbit)] {
-        let missing = acknowledged.iter().filter(|id| !events.iter().any(|event| event.id == **id)).count();
+        let ids: HashSet<&String> = events.iter().map(|event| &event.id).collect();
+        let missing = acknowledged.iter().filter(|id| !ids.contains(id)).count();
         assert_eq!(missing, 0, "acknowledged pushes are missing in {broker}");
         let again = events.len() - in_order_by_session(events);
         eprintln!(
