@@ -18,7 +18,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, Loaded};
+use crate::config::model::JournalBackend;
+use crate::config::{self, Config, Loaded};
+use crate::gateway;
+use crate::journal::inspect::{InspectError, Inspected};
+use crate::journal::redis::inspect::{self, Inspector};
 use crate::sinks::kinds;
 
 /// A push-relay gateway: acknowledges pushes once they are durable, and delivers them to sinks.
@@ -71,7 +75,7 @@ enum Command {
     Health(health::HealthArgs),
     /// Pause, resume or forget a sink of a running gateway.
     Sinks(sinks::SinksArgs),
-    /// Look into the journal's files; works beside a running gateway.
+    /// Look into the journal, on this machine's disk or in Redis; works beside a running gateway.
     Journal(journal::JournalArgs),
     /// Hold what events name against what is archived; works beside a running gateway.
     Recordings(recordings::RecordingsArgs),
@@ -108,7 +112,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Status(args) => status::run(&global, args).await,
         Command::Health(args) => health::run(&global, args).await,
         Command::Sinks(args) => sinks::run(&global, args).await,
-        Command::Journal(args) => journal::run(&global, args),
+        Command::Journal(args) => journal::run(&global, args).await,
         Command::Recordings(args) => recordings::run(&global, args).await,
         Command::Schema(args) => schema::run(args, global.json),
         Command::Version => {
@@ -130,4 +134,28 @@ fn load(global: &Global) -> Result<Loaded, Exit> {
         eprintln!("warning: {warning}");
     }
     Ok(loaded)
+}
+
+/// The journal of the config, to be looked at without the gateway and beside it.
+async fn inspected(config: &Config) -> Result<Inspected, Exit> {
+    if config.journal.backend == JournalBackend::Disk {
+        return Ok(Inspected::Disk(config.journal.disk.dir.clone()));
+    }
+    let options = gateway::redis_options(config).map_err(|error| {
+        eprintln!("journal: {error}");
+        Exit::BadConfig
+    })?;
+    let connected = Inspector::connect(&options).await;
+    connected.map(Inspected::Redis).map_err(|error| not_inspected(&error.into()))
+}
+
+/// Says why the journal could not be looked at.
+fn not_inspected(error: &InspectError) -> Exit {
+    eprintln!("trunkline: {error}");
+    match error {
+        InspectError::Redis(inspect::InspectError::Connect(_) | inspect::InspectError::Refused(_)) => {
+            Exit::NotReachable
+        }
+        InspectError::Redis(_) | InspectError::Disk(_) => Exit::Failed,
+    }
 }

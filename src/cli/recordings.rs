@@ -1,11 +1,10 @@
 //! `trunkline recordings verify`: holds what events name against what is archived, without the gateway and beside it.
 //!
-//! Events are those that the journal's files still hold, and the sink's dead letters. The journal is read before the archive, so that
+//! Events are those that the journal still holds, on this machine's disk or in Redis, and the sink's dead letters. The journal is read before the archive, so that
 //! what is archived meanwhile is found there. Of events that the journal has given back nothing is known but what their objects say
 //! of them: which event each was archived for. An object that says nothing and that no event names is an orphan.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use clap::{Args, Subcommand};
 use comfy_table::Cell;
@@ -14,12 +13,12 @@ use serde::Serialize;
 use sink_api::{Archive, Archived, Context, Unavailable};
 
 use super::output::{print_json, print_line, table};
-use super::{Exit, Global, load};
+use super::{Exit, Global, inspected, load};
 use crate::config::model;
 use crate::event::Mask;
-use crate::journal::disk::inspect::{self, InspectError};
-use crate::journal::{Checkpoint, Push};
-use crate::names::{Offset, SinkName};
+use crate::journal::inspect::{InspectError, Inspected};
+use crate::journal::{Entry, Push};
+use crate::names::SinkName;
 use crate::pipeline::{Choice, Selector, SetupError, mask_of};
 use crate::tccc;
 
@@ -91,6 +90,10 @@ pub(super) async fn run(global: &Global, args: RecordingsArgs) -> Exit {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
+    let journal = match inspected(&loaded.config).await {
+        Ok(journal) => journal,
+        Err(exit) => return exit,
+    };
     let (mut report, mut looked_at) = (Report::default(), 0);
     for (name, settings) in loaded.settings {
         if only.as_ref().is_some_and(|only| *only != name.as_str()) {
@@ -107,7 +110,7 @@ pub(super) async fn run(global: &Global, args: RecordingsArgs) -> Exit {
         };
         let Some(archive) = sink.archive() else { continue };
         looked_at += 1;
-        if let Err(error) = verify(&loaded.config.journal.disk.dir, &name, of_sink, archive, &mut report).await {
+        if let Err(error) = verify(&journal, &name, of_sink, archive, &mut report).await {
             eprintln!("trunkline: sink {name}: {error}");
             return if matches!(error, VerifyError::Archive(_)) { Exit::NotReachable } else { Exit::Failed };
         }
@@ -123,13 +126,13 @@ pub(super) async fn run(global: &Global, args: RecordingsArgs) -> Exit {
 
 /// Adds what there is to say of one sink.
 async fn verify(
-    journal: &Path,
+    journal: &Inspected,
     name: &SinkName,
     sink: &model::Sink,
     archive: &dyn Archive,
     report: &mut Report,
 ) -> Result<(), VerifyError> {
-    let mut expected = Expected::read(journal, name, sink, archive)?;
+    let mut expected = Expected::read(journal, name, sink, archive).await?;
     let (mut unknown, mut archived) = (Vec::new(), 0);
     archive
         .list(&mut |object| match expected.find(&object) {
@@ -178,26 +181,34 @@ struct Eye<'a> {
 }
 
 impl Expected {
-    fn read(journal: &Path, name: &SinkName, sink: &model::Sink, archive: &dyn Archive) -> Result<Self, VerifyError> {
+    async fn read(
+        journal: &Inspected,
+        name: &SinkName,
+        sink: &model::Sink,
+        archive: &dyn Archive,
+    ) -> Result<Self, VerifyError> {
         let selector = Selector::new(sink).map_err(SetupError::from)?;
         let eye = Eye { name, mask: mask_of(sink).map_err(SetupError::from)?, archive };
         let mut this = Self { events: HashMap::new(), lengths: HashMap::new(), found: HashMap::new() };
         // First the entries: one that becomes a dead letter meanwhile is found among those.
         let mut entries = Vec::new();
-        inspect::entries(journal, |entry| {
-            this.lengths.extend(told_length(&entry.push));
-            if selector.choose(&entry.push) == Choice::Taken {
-                entries.extend(eye.look(&entry.push, "settled").map(|(place, missing)| (entry.offset, place, missing)));
+        let take = |shard: u16, Entry { offset, push }: Entry| {
+            this.lengths.extend(told_length(&push));
+            if selector.choose(&push) == Choice::Taken {
+                entries.extend(eye.look(&push, "settled").map(|(place, missing)| (shard, offset, place, missing)));
             }
-        })?;
-        let checkpoint = inspect::checkpoint(journal, name)?.unwrap_or_default();
-        let letters = inspect::dead_letters(journal, name)?;
+        };
+        journal.entries(take).await?;
+        let checkpoints = journal.checkpoints(name).await?;
+        let letters = journal.dead_letters(name).await?;
         let dead: HashMap<_, _> = letters.iter().map(|letter| (letter.push.id.as_str(), letter.code.clone())).collect();
-        for (offset, place, missing) in entries {
+        for (shard, offset, place, missing) in entries {
             if dead.contains_key(missing.event_id.as_str()) {
                 continue;
             }
-            let state = if is_settled(&checkpoint, offset) { "settled" } else { "pending" };
+            let checkpoint = checkpoints.get(usize::from(shard));
+            let is_settled = checkpoint.is_some_and(|checkpoint| checkpoint.settles(offset));
+            let state = if is_settled { "settled" } else { "pending" };
             this.events.entry(place).or_default().push(Missing { state, ..missing });
         }
         for letter in &letters {
@@ -253,10 +264,6 @@ impl Eye<'_> {
         };
         Some((key, missing))
     }
-}
-
-fn is_settled(checkpoint: &Checkpoint, offset: Offset) -> bool {
-    offset <= checkpoint.low || checkpoint.settled_above.contains(&offset)
 }
 
 /// Key and length that a push of ours says.

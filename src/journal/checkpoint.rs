@@ -19,6 +19,13 @@ pub struct Checkpoint {
     pub batch_end: Option<Offset>,
 }
 
+impl Checkpoint {
+    /// Whether the entry at `offset` is settled.
+    pub fn settles(&self, offset: Offset) -> bool {
+        offset <= self.low || self.settled_above.binary_search(&offset).is_ok()
+    }
+}
+
 /// The failed attempts of one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempts {

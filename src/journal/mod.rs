@@ -22,6 +22,7 @@ mod codec;
 pub mod disk;
 pub mod redis;
 pub mod shared_dedup;
+pub mod inspect;
 #[cfg(test)]
 mod conformance;
 

@@ -1,5 +1,8 @@
 //! The program with its journal in Redis: what a kill at any line leaves, and starts that are refused.
 
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
 use test_servers::redis::{Program, Redis};
 
 use crate::support::{GatewayBuilder, Outcome, Sender, cdr, folder, trunkline};
@@ -71,4 +74,36 @@ fn a_redis_that_promises_too_little_is_refused_by_check_and_by_run() {
     drop(redis);
     let (code, said) = run(&["check", "--connect"]);
     assert_eq!(code, Some(69), "{said}");
+}
+
+#[tokio::test]
+async fn its_entries_are_listed_and_verified_beside_the_gateway() {
+    let redis = Redis::start_durable(Program::Redis);
+    let dir = folder();
+    let gateway = GatewayBuilder::new(dir.path()).config(&config(&redis, "")).sinks("").start().await;
+    let sender = Sender::new(&gateway.url());
+    for number in 0..20 {
+        let body = cdr(&format!("s-{number}"), number);
+        assert_eq!(sender.push("cdr", &format!("p-{number}"), &body).await, Outcome::Acknowledged);
+    }
+    let run = |args: &[&str]| {
+        let output = trunkline().args(args).current_dir(dir.path()).output().expect("the program starts");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, listed) = run(&["journal", "dump", "--json"]);
+    assert_eq!(code, Some(0));
+    let lines: Vec<Value> = listed.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let ids: BTreeSet<_> = lines.iter().map(|line| line["push_id"].as_str().expect("an id").to_owned()).collect();
+    assert_eq!((lines.len(), ids), (20, (0..20).map(|number| format!("p-{number}")).collect()));
+    assert!(lines.iter().any(|line| line["shard"] != 0), "in several shards");
+    let (code, report) = run(&["journal", "verify", "--json"]);
+    let report: Value = serde_json::from_str(&report).expect("JSON");
+    assert_eq!((code, &report["entries"], &report["problems"]), (Some(0), &json!(20), &json!([])));
+    let (code, said) = run(&["journal", "verify"]);
+    assert!(code == Some(0) && said.contains("20 entries in 8 shards"), "{said}");
+
+    redis.command(&["XADD", "trunkline:{p3}:log", "4294967290-0", "m", "?", "d", "?", "b", "0"]);
+    let (code, said) = run(&["journal", "verify"]);
+    assert!(code == Some(1) && said.contains("4294967290") && said.contains("damaged"), "{said}");
+    gateway.stop().await;
 }

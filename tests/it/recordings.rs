@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use futures::{StreamExt as _, stream};
 use serde_json::{Value, json};
 use test_servers::recorder::{Recorder, Reply, Request};
+use test_servers::redis::{Program, Redis};
 
 use crate::support::{
     Gateway, GatewayBuilder, Outcome, Sender, by_id, events, eventually, file_sink, folder, trunkline,
@@ -283,10 +284,33 @@ fn assert_archived(dir: &Path, event: &Value, bytes: &[u8]) {
 
 #[tokio::test]
 async fn verify_names_what_is_missing_and_what_nobody_named() {
+    verify_names_what_is_wrong("").await;
+}
+
+#[tokio::test]
+async fn verify_knows_the_events_of_a_journal_in_redis() {
+    let redis = Redis::start_durable(Program::Redis);
+    let journal = format!("[journal]\nbackend = \"redis\"\nredis = {{ url = {:?} }}", redis.url());
+    verify_names_what_is_wrong(&journal).await;
+    drop(redis);
+    let dir = folder();
+    let text = format!("{journal}\n[sources.main]\npath = \"/push\"\n{}", sinks(dir.path(), "1s"));
+    std::fs::write(dir.path().join("gateway.toml"), text).unwrap();
+    let output = trunkline().args(["recordings", "verify"]).current_dir(dir.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(69), "a journal that is not reachable: {said}");
+}
+
+async fn verify_names_what_is_wrong(journal: &str) {
     let recordings = Arc::new(Recordings::new(1000..5000));
     let recorder = recordings.serve();
     let dir = folder();
-    let gateway = GatewayBuilder::new(dir.path()).sinks(&sinks(dir.path(), "500ms")).start().await;
+    // What one sink has not settled is held, so that events of recordings that were removed are known.
+    let held = file_sink("held", &dir.path().join("held.ndjson"));
+    let sinks = format!("{}{held}", sinks(dir.path(), "500ms"));
+    let gateway = GatewayBuilder::new(dir.path()).config(journal).sinks(&sinks).start().await;
+    let pause = async |sink: &str| gateway.call("POST", &format!("/api/v1/sinks/{sink}/pause"), None, "{}").await.0;
+    assert_eq!(pause("held").await, 200);
     push_all(&gateway, &recorder, 1..10).await;
     settled(&gateway, Duration::from_secs(30)).await;
     assert_eq!(verify(dir.path()), (true, json!({ "archived": 9, "missing": [], "orphans": [] })));
@@ -296,17 +320,27 @@ async fn verify_names_what_is_missing_and_what_nobody_named() {
     std::fs::remove_file(archive.join(key(2))).unwrap();
     std::fs::write(archive.join(key(3)), "cut").unwrap();
     std::fs::write(archive.join("stray.mp3"), "ID3").unwrap();
+    push_all(&gateway, &recorder, 80..81).await;
+    settled(&gateway, Duration::from_secs(30)).await;
+    assert_eq!(pause("home").await, 200);
+    push_all(&gateway, &recorder, 12..13).await;
     let (is_well, found) = verify(dir.path());
     assert!(!is_well);
     assert_eq!(
         (&found["archived"], &found["orphans"]),
         (&json!(7), &json!([{ "sink": "home", "key": "stray.mp3", "length_bytes": 3 }]))
     );
-    let missing = |number: usize, state: &str| {
-        json!({ "sink": "home", "event_id": format!("push-{number}"), "action": "record", "session_id": "s-1",
-            "key": key(number).trim_end_matches(".mp3"), "state": state, "code": null })
+    let missing = |number: usize, state: &str, code: Option<&str>| {
+        json!({ "sink": "home", "event_id": format!("push-{number}"), "action": "record",
+            "session_id": format!("s-{}", number / 2), "key": key(number).trim_end_matches(".mp3"), "state": state, "code": code })
     };
-    assert_eq!(found["missing"], json!([missing(2, "settled"), missing(3, "damaged")]));
+    let all = [
+        missing(2, "settled", None),
+        missing(3, "damaged", None),
+        missing(80, "dead-letter", Some("http-403")),
+        missing(12, "pending", None),
+    ];
+    assert_eq!(found["missing"], json!(all));
 
     let output = trunkline()
         .args(["recordings", "verify", "--sink", "told", "--config"])

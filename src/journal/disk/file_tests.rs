@@ -109,7 +109,7 @@ async fn verify_and_dump_see_all_beside_a_running_journal_and_on_a_stopped_one()
         assert_eq!((report.entries, &report.problems[..]), (12, &[][..]));
         let mut lines = Vec::new();
         inspect::dump(dir.path(), |line| lines.push(line)).unwrap();
-        let ids: Vec<_> = lines.iter().map(|line| line.push_id.clone()).collect();
+        let ids: Vec<_> = lines.iter().map(|line| line.push_id.as_str().to_owned()).collect();
         assert_eq!(ids, (0..12).map(|n| n.to_string()).collect::<Vec<_>>());
         assert_eq!((lines[3].size_bytes, lines[3].offset), (500, 4));
         journal.close().await;

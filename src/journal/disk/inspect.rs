@@ -8,7 +8,6 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use jiff::Timestamp;
 use serde::Serialize;
 
 use super::checkpoints::{read_slot, slot_paths};
@@ -21,6 +20,7 @@ use super::ids::Ids;
 use super::layout::{FORMAT_VERSION, Layout, encode_name, ids_first, letters_number, segment_first, segment_name};
 use super::recovery::read_header;
 use super::scan::{Bounds, FrameAt, Scanned, scan};
+use crate::journal::inspect::DumpLine;
 use crate::journal::{Checkpoint, DeadLetter, Entry, Push};
 use crate::names::{Offset, SinkName};
 
@@ -63,18 +63,6 @@ pub struct Problem {
     /// `header`, `frame`, `body`, `ids`, `checkpoint`, `dead-letter`, `foreign` or `identity`.
     pub kind: &'static str,
     pub detail: String,
-}
-
-/// One entry, without its body.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct DumpLine {
-    pub offset: u64,
-    pub push_id: String,
-    pub source: String,
-    pub action: String,
-    pub session_id: Option<String>,
-    pub received_at: Timestamp,
-    pub size_bytes: u64,
 }
 
 /// Reads everything and says what does not verify.
@@ -330,11 +318,12 @@ impl Inspection {
 fn line_of(file: &Handle, frame: &FrameAt) -> io::Result<DumpLine> {
     let push = push_of(file, frame, false)?;
     Ok(DumpLine {
+        shard: None,
         offset: frame.head.number,
-        push_id: push.id.as_str().to_owned(),
-        source: push.source.as_str().to_owned(),
+        push_id: push.id,
+        source: push.source,
         action: push.action,
-        session_id: push.session.map(|session| session.as_str().to_owned()),
+        session_id: push.session,
         received_at: push.received_at,
         size_bytes: u64::from(frame.head.body_len),
     })

@@ -187,7 +187,7 @@ impl Run {
         };
         let fits = |checkpoint: &Checkpoint| {
             let (low, above) = merged(checkpoint);
-            let covers = |offset: &Offset| *offset <= found.low || found.settled_above.contains(offset);
+            let covers = |offset: &Offset| found.settles(*offset);
             found.low == low
                 && found.settled_above.iter().all(|offset| above.contains(offset))
                 && checkpoint.settled_above.iter().all(covers)

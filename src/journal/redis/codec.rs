@@ -70,6 +70,12 @@ pub(super) fn item(offset: Offset, meta: &[u8], body: Bytes) -> Item {
     }
 }
 
+/// The offset that a mark leads to: its last six bytes.
+pub(super) fn marked_offset(mark: &[u8]) -> Option<Offset> {
+    let offset = mark.get(10..16)?;
+    Some(Offset(offset.iter().fold(0, |offset, byte| offset << 8 | u64::from(*byte))))
+}
+
 pub(super) fn letter_head(letter: &DeadLetter) -> Vec<u8> {
     let mut bytes = vec![0; 4];
     bytes.extend_from_slice(&crc32c::crc32c(&letter.push.body).to_le_bytes());
@@ -84,8 +90,14 @@ pub(super) fn letter_head(letter: &DeadLetter) -> Vec<u8> {
     seal(bytes)
 }
 
-/// A letter and the length of its body. `None` where its head is damaged.
-pub(super) fn letter(id: DeadLetterId, head: &[u8], body: Bytes) -> Option<(DeadLetter, u32)> {
+/// A letter, and whether its body matches its checksum. `None` where its head is damaged.
+pub(super) fn letter(id: DeadLetterId, head: &[u8], body: Bytes) -> Option<(DeadLetter, bool)> {
+    let is_whole = u32_at(head.get(4..8)?, 0) == crc32c::crc32c(&body);
+    Some((letter_and_length(id, head, body)?.0, is_whole))
+}
+
+/// A letter and the length of the body that it was kept with.
+fn letter_and_length(id: DeadLetterId, head: &[u8], body: Bytes) -> Option<(DeadLetter, u32)> {
     let mut meta = unseal(head)?;
     let _body_crc = meta.u32()?;
     let received = meta.i64()?;
@@ -100,7 +112,7 @@ pub(super) fn letter(id: DeadLetterId, head: &[u8], body: Bytes) -> Option<(Dead
 
 /// What lists show of a letter.
 pub(super) fn shown(id: DeadLetterId, head: &[u8]) -> Option<DeadLetterHead> {
-    let (letter, body_len) = letter(id, head, Bytes::new())?;
+    let (letter, body_len) = letter_and_length(id, head, Bytes::new())?;
     Some(DeadLetterHead { size_bytes: u64::from(body_len), ..letter.head() })
 }
 
@@ -130,7 +142,9 @@ mod tests {
         let push = conformance::push("a", "s", 1);
         let whole = conformance::letter(&"s".into(), 3, Offset(9), &push);
         let head = letter_head(&whole);
-        assert_eq!(letter(whole.id.clone(), &head, push.body.clone()).unwrap().0, whole);
+        assert_eq!(letter(whole.id.clone(), &head, push.body.clone()), Some((whole.clone(), true)));
+        let cut = letter(whole.id.clone(), &head, Bytes::new()).unwrap();
+        assert!(!cut.1, "the body is another one");
         assert_eq!(shown(whole.id.clone(), &head), Some(whole.head()));
     }
 

@@ -12,6 +12,9 @@
 //! | `dk` | hash | refused pushes that are kept (shard 0) |
 //! | `here` | sorted set | gateways that share the work (shard 0) |
 
+/// How keys and values are laid out, as `meta` says it.
+pub(super) const FORMAT: u64 = 1;
+
 /// Buckets that the marks of one window are spread over, so that each stays small and takes few bytes per mark.
 const SPREAD: u64 = 4096;
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use redis::{Value, cmd};
 
+use super::calls::Calls;
 use super::codec;
 use super::faults::{Fault, array_of, number_of, numbers, odd};
 use super::scripts::Arg;
@@ -95,10 +96,7 @@ impl Shared {
         after: Option<u64>,
     ) -> Result<Vec<(u64, Option<DeadLetterHead>)>, Fault> {
         let [letters, index] = self.letter_keys(sink, shard);
-        let from = after.map_or("-inf".to_owned(), |offset| format!("({offset}"));
-        let mut range = cmd("ZRANGEBYSCORE");
-        range.arg(index).arg(from).arg("+inf").arg("LIMIT").arg(0).arg(CHUNK);
-        let offsets = numbers(&self.reads.one(shard, range).await?)?;
+        let offsets = letter_offsets(&self.reads, &index, shard, after, CHUNK).await?;
         if offsets.is_empty() {
             return Ok(Vec::new());
         }
@@ -125,7 +123,7 @@ impl Shared {
         get.arg(letters).arg(format!("h{}", id.offset())).arg(format!("b{}", id.offset()));
         let parts = array_of(self.reads.one(id.shard(), get).await?)?;
         let [Value::BulkString(head), Value::BulkString(body)] = parts.as_slice() else { return Ok(None) };
-        Ok(codec::letter(id.clone(), head, Bytes::copy_from_slice(body)).map(|(letter, _)| letter))
+        Ok(codec::letter(id.clone(), head, Bytes::copy_from_slice(body)).map(|(letter, _is_whole)| letter))
     }
 
     pub(super) async fn update(&self, letters: Vec<DeadLetter>) -> Result<u64, Fault> {
@@ -162,4 +160,18 @@ impl Shared {
         }
         Ok(removed)
     }
+}
+
+/// Offsets in the letter index `index` of a shard, behind `after`, at most `count`.
+pub(super) async fn letter_offsets(
+    calls: &Calls,
+    index: &str,
+    shard: u16,
+    after: Option<u64>,
+    count: usize,
+) -> Result<Vec<u64>, Fault> {
+    let from = after.map_or("-inf".to_owned(), |offset| format!("({offset}"));
+    let mut range = cmd("ZRANGEBYSCORE");
+    range.arg(index).arg(from).arg("+inf").arg("LIMIT").arg(0).arg(count);
+    numbers(&calls.one(shard, range).await?)
 }

@@ -6,8 +6,8 @@
 //!
 //! - what lies where: `keys`, `codec`, `scripts` (and the Lua in `scripts/`);
 //! - how Redis is reached: `connect`, `calls`, `faults`; what it promises: `policy`;
-//! - accepting: `queue` → `lanes`; settling and reading: `places`, `leases`, `letters`;
-//! - what goes on beside: `upkeep`; what all share: `shared`.
+//! - accepting: `queue` → `lanes`; settling and reading: `places`, `leases`, `letters`, `log`;
+//! - what goes on beside: `upkeep`; what all share: `shared`; a look from outside: [`inspect`].
 //!
 //! Offsets are counted, not told by a clock: the script gives entry n the stream id `n-0`. Every life of a server (a process and its
 //! history of replication, see [`connect::Identity`]) begins at the next multiple of 2^32 above whatever was ever given. So what a
@@ -30,12 +30,14 @@ mod calls;
 mod queue;
 mod lanes;
 mod leases;
+mod log;
 mod places;
 mod shares;
 mod letters;
 mod shared;
 mod upkeep;
 mod open;
+pub mod inspect;
 #[cfg(test)]
 mod tests;
 

@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::calls::Calls;
 use super::connect::Servers;
-use super::faults::{Fault, number_of, text_of};
-use super::keys::Keys;
+use super::faults::{Fault, numbers, text_of};
+use super::keys::{FORMAT, Keys};
 use super::lanes::Lane;
 use super::leases::Leases;
 use super::options::{Durability, Mode, OpenError, Options};
@@ -120,9 +120,13 @@ fn owner() -> String {
 async fn begin(shared: &Shared) -> Result<(), OpenError> {
     let refused = |fault: Fault| OpenError::Refused(fault.cause());
     let wanted = shared.options.shards;
-    let mut ask = cmd("HGET");
-    ask.arg(shared.keys.of(0, "meta")).arg("shards");
-    let found = number_of(&shared.writes.one(0, ask).await.map_err(refused)?).unwrap_or(0);
+    let mut ask = cmd("HMGET");
+    ask.arg(shared.keys.of(0, "meta")).arg("shards").arg("format");
+    let said = shared.writes.one(0, ask).await.and_then(|said| numbers(&said)).map_err(refused)?;
+    let [found, format] = said[..] else { return Err(OpenError::Refused("no shards and format".to_owned())) };
+    if format > FORMAT {
+        return Err(OpenError::NewerVersion { found: format });
+    }
     let found = u16::try_from(found).unwrap_or(u16::MAX);
     if found != 0 && found != wanted {
         return Err(OpenError::Shards { found, wanted });

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use sink_api::settings::TlsFiles;
 
 use super::connect::ConnectError;
+use super::keys::FORMAT;
 
 /// How Redis is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -98,6 +99,10 @@ pub enum OpenError {
         "the journal in Redis was made with {found} shards, the config says {wanted}; set journal.redis.shards = {found}"
     )]
     Shards { found: u16, wanted: u16 },
+    #[error(
+        "the journal in Redis was made by a later version (format {found}, this one knows {FORMAT}); run that version"
+    )]
+    NewerVersion { found: u64 },
     /// What is promised is less than what was asked for: each with the setting to change.
     #[error(
         "Redis does not promise what journal.redis.durability asks for (allow_weaker = true starts all the same):\n  {}",

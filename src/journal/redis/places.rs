@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use bytes::Bytes;
 use jiff::Timestamp;
 use redis::{Pipeline, Value, cmd};
 
 use super::codec;
 use super::faults::{Fault, array_of, number_of, numbers, odd, text_of};
 use super::leases::LEASE;
+use super::log::entries_behind;
 use super::scripts::Arg;
 use super::shared::{Shared, lock};
 use crate::journal::{Backlog, Checkpoint, DeadLetter, Error, Fence, Item, Lease, Page, ReadLimits, Start};
@@ -177,7 +177,7 @@ impl Shared {
         while page.items.len() < limits.events_max.max(1) {
             let left = (limits.events_max.max(1) - page.items.len()) as u64;
             let count = left.min(self.entries_of(shard, limits.bytes_max.saturating_sub(bytes) as u64));
-            let read = self.range(shard, page.end, count).await?;
+            let read = entries_behind(&self.reads, &self.keys, shard, page.end, count).await?;
             let is_last = (read.len() as u64) < count;
             for (offset, meta, body) in read {
                 bytes += body.len();
@@ -205,14 +205,6 @@ impl Shared {
         let [all, entries] = [&state.bytes, &state.entries].map(|of| of.load(std::sync::atomic::Ordering::Relaxed));
         let mean = all.checked_div(entries).unwrap_or(ENTRY_GUESS).max(1);
         (bytes / mean + 1).min(READ_MAX)
-    }
-
-    /// Entries behind `after`: offset, meta, body.
-    async fn range(&self, shard: u16, after: Offset, count: u64) -> Result<Vec<(Offset, Vec<u8>, Bytes)>, Fault> {
-        let mut ask = cmd("XRANGE");
-        ask.arg(self.keys.of(shard, "log")).arg(format!("({after}-0")).arg("+").arg("COUNT").arg(count);
-        let entries = array_of(self.reads.one(shard, ask).await?)?;
-        entries.into_iter().map(read_entry).collect()
     }
 
     /// How much a sink has before it on one shard, and the last entry's offset.
@@ -247,7 +239,10 @@ impl Shared {
             while settled.binary_search(&after.next()).is_ok() {
                 after = after.next();
             }
-            let Some((offset, meta, body)) = self.range(shard, after, 1).await?.pop() else { return Ok(None) };
+            let Some((offset, meta, body)) = entries_behind(&self.reads, &self.keys, shard, after, 1).await?.pop()
+            else {
+                return Ok(None);
+            };
             if settled.binary_search(&offset).is_err() {
                 return Ok(Some(codec::item(offset, &meta, body).entry().push.received_at));
             }
@@ -279,22 +274,6 @@ fn ordinal(lives: &str, offset: u64) -> u64 {
     let count = offset.saturating_sub(lives[at].1);
     // What a life gave and lost is no entry: the next one's beginning bounds it.
     lives.get(at + 1).map_or(count, |(start, skipped)| count.min(start.saturating_sub(*skipped)))
-}
-
-fn read_entry(value: Value) -> Result<(Offset, Vec<u8>, Bytes), Fault> {
-    let parts = array_of(value)?;
-    let [id, fields] = <[Value; 2]>::try_from(parts).map_err(|parts| odd(&Value::Array(parts)))?;
-    let offset = text_of(&id).and_then(|id| id.split('-').next()?.parse().ok()).ok_or_else(|| odd(&id))?;
-    let (mut meta, mut body) = (Vec::new(), Vec::new());
-    let mut fields = array_of(fields)?.into_iter();
-    while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
-        match (name, value) {
-            (Value::BulkString(name), Value::BulkString(value)) if name == b"m" => meta = value,
-            (Value::BulkString(name), Value::BulkString(value)) if name == b"d" => body = value,
-            _ => {}
-        }
-    }
-    Ok((Offset(offset), meta, body.into()))
 }
 
 #[cfg(test)]

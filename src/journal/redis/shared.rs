@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::calls::Calls;
 use super::connect::{Link, Servers};
 use super::faults::{Fault, check, numbers};
-use super::keys::Keys;
+use super::keys::{FORMAT, Keys};
 use super::leases::Leases;
 use super::options::Options;
 use super::queue::Queue;
@@ -22,8 +22,6 @@ use crate::names::SinkName;
 /// A new life of the server begins at the next multiple of this, so far above whatever the last one gave that no lost tail is longer.
 /// Offsets stay below 2^48: there is room for 65,536 lives.
 const LIFE_SPAN: u64 = 1 << 32;
-/// How keys and values are laid out.
-const FORMAT: u64 = 1;
 
 pub(super) struct Shared {
     pub options: Options,

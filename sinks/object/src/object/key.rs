@@ -26,7 +26,7 @@ const ABSENT: &str = "none";
 /// Digits of an offset, so that names sort as the journal does.
 const OFFSET_DIGITS: usize = 20;
 
-/// Hex digits of `{ids}`.
+/// Hex digits of `{ids}`, and of the metadata that say which events an object holds.
 const IDS_DIGITS: usize = 16;
 
 /// A template that was read.
@@ -37,6 +37,8 @@ pub(super) struct Template(Vec<Part>);
 #[derive(Debug)]
 pub(super) struct Group<'a> {
     pub(super) key: String,
+    /// Hex digits by which these events are known again.
+    pub(super) ids: String,
     pub(super) events: Vec<&'a BatchEvent>,
 }
 
@@ -140,16 +142,15 @@ impl Template {
                 None => groups.push(vec![entry]),
             }
         }
-        groups.into_iter().map(|events| Group { key: self.key_of(batch.shard, &events), events }).collect()
+        groups.into_iter().map(|events| self.group(batch.shard, events)).collect()
     }
 
-    fn key_of(&self, shard: u16, events: &[&BatchEvent]) -> String {
+    fn group<'a>(&self, shard: u16, events: Vec<&'a BatchEvent>) -> Group<'a> {
         let offsets = || events.iter().map(|entry| entry.offset);
         let (first, last) = (offsets().min().unwrap_or_default(), offsets().max().unwrap_or_default());
-        let ids = if self.has(Field::Ids) { digest_of_ids(events) } else { String::new() };
-        events
-            .first()
-            .map_or_else(String::new, |entry| self.render(&entry.event, Some(&Extent { shard, first, last, ids })))
+        let extent = Extent { shard, first, last, ids: digest_of_ids(&events) };
+        let key = events.first().map_or_else(String::new, |entry| self.render(&entry.event, Some(&extent)));
+        Group { key, ids: extent.ids, events }
     }
 
     /// Without an extent: what the events of one object have in common.

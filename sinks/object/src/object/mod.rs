@@ -5,6 +5,9 @@
 //! its pipeline repeats a batch with the same events ([`Needs::stable_batches`]), so that a repetition overwrites the same objects with
 //! the same bytes and leaves nothing twice. A batch is answered as a whole, since it is repeated as a whole.
 //!
+//! It overwrites no object of other events: each says in its metadata which it holds, and where another journal's lies under the key
+//! (offsets are counted per journal) the new one goes beside it.
+//!
 //! It refuses to judge events: it takes each, and what goes wrong is the store's trouble. It holds no second copy of a batch: events
 //! stream through an encoder into parts.
 //!
@@ -33,6 +36,9 @@ use self::key::{Group, Template};
 pub use self::settings::{Compression, FileFormat, Settings};
 use crate::store::{self, Description, Store, Upload};
 
+/// The name of the metadata that say which events an object holds.
+const IDS: &str = "event-ids";
+
 /// So many events are encoded at a stretch, on a thread where nobody waits for an acknowledgement.
 const ENCODED_AT_A_STRETCH: usize = 256;
 
@@ -60,6 +66,16 @@ struct ObjectSink {
     layout: Layout,
 }
 
+/// What lies under a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    /// The very events that are to be written.
+    Ours,
+    /// Events of another journal, or what says nothing of its events.
+    Others,
+}
+
 /// An object was not written.
 #[derive(Debug, thiserror::Error)]
 enum Error {
@@ -71,16 +87,42 @@ enum Error {
 
 impl ObjectSink {
     async fn write(&self, group: &Group<'_>) -> Result<(), Error> {
-        let key = format!("{}{}", group.key, self.layout.extension());
-        let description = Description { content_type: self.layout.content_type(), metadata: Vec::new() };
+        let extension = self.layout.extension();
+        let mut key = format!("{}{extension}", group.key);
+        let mut found = self.look(&key, group).await?;
+        if found == Found::Others {
+            let beside = format!("{}-{}{extension}", group.key, group.ids);
+            tracing::warn!(key, beside, "an object of another journal lies under this key; written beside it");
+            (key, found) = (beside, Found::Ours);
+        }
+        let description = Description {
+            content_type: self.layout.content_type(),
+            metadata: vec![(IDS.to_owned(), group.ids.clone())],
+            is_new: found == Found::Nothing,
+        };
         let mut upload = self.store.begin(&key, &description).await?;
-        match self.stream(group, &mut upload).await {
+        let written = match self.stream(group, &mut upload).await {
+            // Looked at again, for stores that cannot see to it themselves.
+            Ok(()) if description.is_new && self.look(&key, group).await? == Found::Others => {
+                Err(store::Error::Taken.into())
+            }
+            written => written,
+        };
+        match written {
             Ok(()) => Ok(upload.finish().await.map(drop)?),
             Err(error) => {
                 upload.abandon().await;
                 Err(error)
             }
         }
+    }
+
+    async fn look(&self, key: &str, group: &Group<'_>) -> Result<Found, store::Error> {
+        Ok(match self.store.describe(key).await? {
+            None => Found::Nothing,
+            Some(object) if object.value(IDS) == Some(&group.ids) => Found::Ours,
+            Some(_) => Found::Others,
+        })
     }
 
     async fn stream(&self, group: &Group<'_>, upload: &mut Upload<'_>) -> Result<(), Error> {

@@ -62,7 +62,7 @@ pub(super) async fn put(
     metadata.push((SHA256.to_owned(), bytes.sha256.clone()));
     metadata.extend(duration_seconds.map(|seconds| (DURATION_SECONDS.to_owned(), seconds.to_string())));
     let key = format!("{place}.{}", media.extension);
-    let description = Description { content_type: media.content_type, metadata };
+    let description = Description { content_type: media.content_type, metadata, is_new: false };
     upload(store, &key, &description, &mut bytes).await?;
     let Spooled { length_bytes, sha256, .. } = bytes;
     Ok(Facts { key, length_bytes, sha256, content_type: media.content_type, duration_seconds })

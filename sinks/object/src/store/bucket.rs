@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use base64::Engine;
@@ -45,6 +46,8 @@ pub(super) struct Bucket {
     operator: Operator,
     /// Of one request, with its body.
     timeout: Duration,
+    /// Whether the store, as far as is known, takes the condition that nothing lies under the key.
+    takes_conditions: AtomicBool,
 }
 
 impl Bucket {
@@ -72,20 +75,23 @@ impl Bucket {
         };
         let transport = Transport::new(client, host(settings)?, headers, etag_is_md5);
         let context = OperationContext::new().with_http_transport(HttpTransporter::new(transport));
-        Ok(Self { operator: operator.with_context(context), timeout: settings.timeout.0 })
+        let takes_conditions = AtomicBool::new(operator.info().capability().write_with_if_not_exists);
+        Ok(Self { operator: operator.with_context(context), timeout: settings.timeout.0, takes_conditions })
     }
 
-    pub(super) async fn begin(&self, key: &str, description: &Description) -> Result<BucketUpload, Error> {
+    pub(super) async fn begin(&self, key: &str, description: &Description) -> Result<BucketUpload<'_>, Error> {
+        let has_condition = description.is_new && self.takes_conditions.load(Ordering::Relaxed);
         let metadata: HashMap<String, String> = description.metadata.iter().cloned().collect();
         let options = WriteOptions {
             content_type: Some(description.content_type.to_owned()),
             user_metadata: Some(metadata).filter(|metadata| !metadata.is_empty()),
             chunk: Some(PART_SIZE),
             concurrent: 1,
+            if_not_exists: has_condition,
             ..WriteOptions::default()
         };
         let writer = self.within(self.operator.writer_options(key, options)).await?;
-        Ok(BucketUpload { writer, timeout: self.timeout })
+        Ok(BucketUpload { bucket: self, writer, has_condition })
     }
 
     pub(super) async fn length_of(&self, key: &str) -> Result<u64, Error> {
@@ -145,23 +151,29 @@ impl Bucket {
 }
 
 /// An object on its way. Dropped half-way it leaves parts behind that no one sees.
-pub(super) struct BucketUpload {
+pub(super) struct BucketUpload<'a> {
+    bucket: &'a Bucket,
     writer: Writer,
-    timeout: Duration,
+    has_condition: bool,
 }
 
-impl BucketUpload {
+impl BucketUpload<'_> {
     pub(super) async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
-        within(self.timeout, self.writer.write(bytes)).await
+        within(self.bucket.timeout, self.writer.write(bytes)).await
     }
 
     /// The last part, and the request that makes one object of them.
     pub(super) async fn finish(&mut self) -> Result<(), Error> {
-        within(self.timeout * 2, self.writer.close()).await.map(drop)
+        let finished = within(self.bucket.timeout * 2, self.writer.close()).await;
+        // A store that does not know the condition says so; the next try goes without.
+        if self.has_condition && matches!(&finished, Err(Error::Refused(refusal)) if refusal.status == 501) {
+            self.bucket.takes_conditions.store(false, Ordering::Relaxed);
+        }
+        finished.map(drop)
     }
 
     pub(super) async fn abandon(&mut self) -> Result<(), Error> {
-        within(self.timeout, self.writer.abort()).await
+        within(self.bucket.timeout, self.writer.abort()).await
     }
 }
 

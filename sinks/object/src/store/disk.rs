@@ -57,7 +57,8 @@ impl Disk {
             Ok((file, unfinished))
         })
         .await?;
-        Ok(DiskUpload { root, place: self.path_of(key)?, unfinished, file: Some(file) })
+        let is_new = description.is_new;
+        Ok(DiskUpload { root, place: self.path_of(key)?, unfinished, file: Some(file), is_new })
     }
 
     pub(super) async fn length_of(&self, key: &str) -> Result<u64, Error> {
@@ -145,6 +146,7 @@ pub(super) struct DiskUpload {
     unfinished: Unfinished,
     /// Taken by the thread that writes.
     file: Option<File>,
+    is_new: bool,
 }
 
 impl DiskUpload {
@@ -163,6 +165,7 @@ impl DiskUpload {
     pub(super) async fn finish(&mut self, sha256: [u8; 32], length_bytes: u64) -> Result<(), Error> {
         let file = self.file.take().ok_or(Error::Stopping)?;
         let (root, place, unfinished) = (self.root.clone(), self.place.clone(), self.unfinished.0.clone());
+        let is_new = self.is_new;
         blocking(move || {
             file.sync_all().map_err(failed("synced", &unfinished))?;
             let (held_sha256, held_length) = digest_of(&unfinished)?;
@@ -174,7 +177,7 @@ impl DiskUpload {
                 let (sent, held) = (super::hex(&sha256), super::hex(&held_sha256));
                 return Err(Error::Mismatch { what: "checksum", sent, held });
             }
-            fs::rename(&unfinished, &place).map_err(failed("moved into place", &place))?;
+            move_into_place(&unfinished, &place, is_new)?;
             sync_dirs(&place, &root)
         })
         .await
@@ -292,6 +295,19 @@ fn description_of(path: &Path) -> io::Result<HashMap<String, String>> {
         }
     }
     Ok(metadata)
+}
+
+/// One that is new gets a second name before it loses its first, which no other file then has. File systems without such names replace
+/// what is there.
+fn move_into_place(unfinished: &Path, place: &Path, is_new: bool) -> Result<(), Error> {
+    if is_new {
+        match fs::hard_link(unfinished, place) {
+            Ok(()) => return fs::remove_file(unfinished).map_err(failed("removed", unfinished)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(Error::Taken),
+            Err(_) => {}
+        }
+    }
+    fs::rename(unfinished, place).map_err(failed("moved into place", place))
 }
 
 /// Also directories that exist: whoever made them may have died before this.

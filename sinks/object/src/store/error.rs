@@ -12,6 +12,9 @@ use std::time::Duration;
 use opendal::ErrorKind;
 use sink_api::Fault;
 
+/// The code of what was to be new and is there.
+const KEY_TAKEN: &str = "key-taken";
+
 /// An operation on a store failed. Nothing that was being written counts.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -33,6 +36,8 @@ pub enum Error {
     Mismatch { what: &'static str, sent: String, held: String },
     #[error("the object is not there")]
     NotFound,
+    #[error("another object has just appeared under the key")]
+    Taken,
     /// `step` is a participle: `written`, `synced`, ….
     #[error("{} cannot be {step}: {source}", path.display())]
     Disk { step: &'static str, path: PathBuf, source: io::Error },
@@ -79,6 +84,7 @@ impl Error {
             Self::NoCredentials => ("no-credentials", ""),
             Self::Mismatch { .. } => ("checksum-mismatch", ""),
             Self::NotFound => ("not-found", ""),
+            Self::Taken => (KEY_TAKEN, ""),
             Self::Disk { source, .. } => (disk_code(source), ""),
             Self::Stopping => ("stopping", ""),
             Self::Library { .. } => ("store-error", ""),
@@ -174,6 +180,7 @@ impl Refusal {
                 ("store-full", "")
             }
             ("NoSuchUpload", _) => ("upload-gone", ""),
+            ("PreconditionFailed" | "ConditionalRequestConflict", _) | (_, 412) => (KEY_TAKEN, ""),
             ("RequestTimeout", _) | (_, 408) => ("timeout", ""),
             ("AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "UnauthorizedAccess", _) | (_, 401 | 403) => {
                 ("access-denied", "the policy must allow to put, get, list and abort uploads in this bucket")

@@ -55,6 +55,9 @@ pub struct Description {
     /// Names and values of visible ASCII; names are kept in lower case. A disk keeps them as extended attributes, where its file
     /// system has any.
     pub metadata: Vec<(String, String)>,
+    /// Nothing is known to lie under the key, and what appears there meanwhile is not replaced, where the store can see to that: a disk
+    /// can, and so can S3. Else an object is replaced.
+    pub is_new: bool,
 }
 
 /// What is known of an object without reading it.
@@ -207,13 +210,13 @@ impl Store {
 pub struct Upload<'a> {
     store: &'a Store,
     key: String,
-    way: Way,
+    way: Way<'a>,
     sha256: Context,
     length_bytes: u64,
 }
 
-enum Way {
-    Bucket(Box<BucketUpload>),
+enum Way<'a> {
+    Bucket(Box<BucketUpload<'a>>),
     Disk(DiskUpload),
 }
 

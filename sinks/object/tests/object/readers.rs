@@ -105,3 +105,19 @@ async fn batches_on_s3_read_back_whole_in_every_format() {
         assert!(ids == expected, "{more}: {} events", ids.len());
     }
 }
+
+#[tokio::test]
+async fn journals_that_count_the_same_offsets_overwrite_nothing_of_one_another_on_s3() {
+    let server = S3::start(&[BUCKET]);
+    let of = |name: &str| batch(0, 1, (0..50).map(|n| event(&format!("{name}-{n}"), "s")).collect());
+    let (mine, theirs) = (of("mine"), of("theirs"));
+    for batch in [&mine, &theirs, &mine, &theirs] {
+        deliver(&*sink(&on_s3(&server, "")), batch).await;
+    }
+    let mut ids: Vec<_> =
+        read_by_duckdb(&server.bucket_dir(BUCKET)).iter().map(|row| row["event"]["id"].to_string()).collect();
+    ids.sort();
+    let mut all: Vec<_> = mine.events.iter().chain(&theirs.events).map(|it| format!("{:?}", it.event.id)).collect();
+    all.sort();
+    assert_eq!(ids, all);
+}

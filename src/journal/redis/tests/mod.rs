@@ -7,3 +7,4 @@ mod fails_over;
 mod shares;
 mod promises;
 mod model;
+mod inspects;

@@ -155,7 +155,7 @@ impl Run {
         for (id, (shard, offset)) in &self.model.acknowledged {
             for (sink, places) in &self.model.sinks {
                 let (start, checkpoint) = &places[shard];
-                let is_settled = *offset <= checkpoint.low || checkpoint.settled_above.contains(offset);
+                let is_settled = checkpoint.settles(*offset);
                 let is_owed = offset > start && !is_settled;
                 assert!(!is_owed || seen.get(id) == Some(&(*shard, *offset)), "I1: {id} is lost for {sink}");
             }
@@ -166,7 +166,7 @@ impl Run {
         for (sink, places) in &self.model.sinks {
             let owed = |(_, (shard, offset)): &(&String, &(u16, Offset))| {
                 let checkpoint = &places[shard].1;
-                *offset > checkpoint.low && !checkpoint.settled_above.contains(offset)
+                !checkpoint.settles(*offset)
             };
             let owed = self.model.acknowledged.iter().filter(owed).count() as u64;
             assert_eq!(self.journal().backlog(sink).await.unwrap().pending, owed, "the backlog of {sink}");

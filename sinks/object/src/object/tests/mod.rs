@@ -59,6 +59,27 @@ async fn a_batch_that_is_repeated_leaves_the_same_objects_with_the_same_bytes() 
 }
 
 #[tokio::test]
+async fn journals_that_count_the_same_offsets_overwrite_nothing_of_one_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let of = |name: &str| batch(0, 1, (0..3).map(|n| event(&format!("{name}-{n}"), "s")).collect());
+    let (mine, theirs) = (of("mine"), of("theirs"));
+    // Each is repeated, by a gateway that knows nothing of the first time.
+    for batch in [&mine, &theirs, &mine, &theirs] {
+        deliver_all(&*sink(dir.path(), "compression = 'none'", Format::CloudEvents), batch).await;
+    }
+    let files = files(dir.path());
+    let names: Vec<_> = files.iter().map(|(name, _)| name.rsplit('/').next().unwrap()).collect();
+    let plain = "0-00000000000000000001-00000000000000000003";
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert!(names[0].starts_with(&format!("{plain}-")) && names[1] == format!("{plain}.ndjson"), "{names:?}");
+    for ((_, content), name) in files.iter().zip(["theirs", "mine"]) {
+        let text = String::from_utf8_lossy(content);
+        let ids = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].clone());
+        assert!(ids.eq((0..3).map(|n| format!("{name}-{n}"))), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn lines_are_events_in_order_and_raw_bodies_stay_on_theirs() {
     let dir = tempfile::tempdir().unwrap();
     let batch = batch(0, 1, some_events(3));

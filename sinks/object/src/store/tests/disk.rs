@@ -36,6 +36,18 @@ async fn an_object_appears_whole_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn what_is_new_replaces_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = of(dir.path());
+    let first = put_new(&store, "a/object", &bytes(10)).await.unwrap();
+    let fault = store.fault(put_new(&store, "a/object", &bytes(20)).await.unwrap_err());
+    assert_eq!(fault.code, "key-taken", "{}", fault.reason);
+    assert_eq!(store.digest("a/object").await.unwrap(), Some(first));
+    assert_eq!(names(&dir.path().join("a")), ["object"], "nothing is left of the second");
+    assert_eq!(put(&store, "a/object", &bytes(20)).await.unwrap().length_bytes, 20);
+}
+
+#[tokio::test]
 async fn what_is_given_up_or_left_by_a_crash_is_in_nobodys_way() {
     let dir = tempfile::tempdir().unwrap();
     let store = of(dir.path());

@@ -30,6 +30,22 @@ async fn a_store_that_asks_for_patience_says_until_when() {
     assert_eq!(store.fault(store.probe().await.unwrap_err()).code, "slow-down");
 }
 
+#[tokio::test]
+async fn a_store_that_knows_no_conditions_is_asked_without() {
+    let real = S3::start(&["archive"]);
+    let script = |_: usize, head: &str| match head.to_lowercase().contains("if-none-match") {
+        true => Act::Answer(refusal("501 Not Implemented", "", "NotImplemented")),
+        false => Act::Pass,
+    };
+    for length in [10, 6 << 20] {
+        let store = by(&Scripted::start(Some(real.addr()), script), "");
+        let key = format!("a/object-{length}");
+        assert!(put_new(&store, &key, &bytes(length)).await.is_err());
+        put_new(&store, &key, &bytes(length)).await.unwrap();
+        assert_eq!(store.length_of(&key).await.unwrap(), Some(length as u64));
+    }
+}
+
 /// Whichever reply of an upload in parts is damaged: there is an error, and the next try succeeds.
 #[tokio::test]
 async fn a_reply_that_breaks_off_is_no_success() {

@@ -26,8 +26,17 @@ fn bytes(length: usize) -> Bytes {
 }
 
 async fn put(store: &Store, key: &str, content: &Bytes) -> Result<Stored, Error> {
+    put_as(store, key, content, false).await
+}
+
+/// As [`put`], where nothing may lie under the key.
+async fn put_new(store: &Store, key: &str, content: &Bytes) -> Result<Stored, Error> {
+    put_as(store, key, content, true).await
+}
+
+async fn put_as(store: &Store, key: &str, content: &Bytes, is_new: bool) -> Result<Stored, Error> {
     let metadata = vec![("session".to_owned(), "s-1".to_owned())];
-    let mut upload = store.begin(key, &Description { content_type: "application/zstd", metadata }).await?;
+    let mut upload = store.begin(key, &Description { content_type: "application/zstd", metadata, is_new }).await?;
     for piece in content.chunks(100_000) {
         if let Err(error) = upload.write(content.slice_ref(piece)).await {
             upload.abandon().await;

@@ -38,6 +38,21 @@ async fn objects_of_every_size_arrive_whole() {
 }
 
 #[tokio::test]
+async fn what_is_new_replaces_nothing() {
+    let server = S3::start(&["archive"]);
+    let store = by_path(&server, "archive", SECRET_ACCESS_KEY);
+    for length in [10, 6 << 20] {
+        let key = format!("a/object-{length}");
+        let first = put_new(&store, &key, &bytes(length)).await.unwrap();
+        let fault = store.fault(put_new(&store, &key, &bytes(length + 1)).await.unwrap_err());
+        assert_eq!(fault.code, "key-taken", "{}", fault.reason);
+        assert_eq!(store.digest(&key).await.unwrap(), Some(first));
+        assert_eq!(large_files(&server), usize::from(length > 5 << 20), "parts of the second remain");
+        put(&store, &key, &bytes(length - 1)).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn virtual_host_style_works_too() {
     let server = S3::start_with_virtual_hosts(&["archive"]);
     let endpoint = format!("http://{DOMAIN}:{}", server.addr().port());
@@ -78,20 +93,21 @@ async fn an_abandoned_upload_leaves_nothing() {
     for _ in 0..3 {
         upload.write(bytes(5 << 20)).await.unwrap();
     }
-    assert!(holds_parts(&server), "parts of it are there before");
+    assert!(large_files(&server) > 0, "parts of it are there before");
     upload.abandon().await;
-    assert!(!holds_parts(&server), "parts remain");
+    assert_eq!(large_files(&server), 0, "parts remain");
     assert_eq!(keys(&store, "").await, Vec::<String>::new());
 }
 
-/// The server keeps the parts of unfinished uploads in hidden folders of the bucket.
-fn holds_parts(server: &S3) -> bool {
-    fn any_large_file(dir: &std::path::Path) -> bool {
+/// Files as large as a part: objects, and the parts of unfinished uploads, which the server keeps in hidden folders of the bucket.
+fn large_files(server: &S3) -> usize {
+    fn count(dir: &std::path::Path) -> usize {
         let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-        entries.map(|entry| entry.path()).any(|path| match path.is_dir() {
-            true => any_large_file(&path),
-            false => path.metadata().is_ok_and(|metadata| metadata.len() >= 5 << 20),
-        })
+        let count_of = |path: std::path::PathBuf| match path.is_dir() {
+            true => count(&path),
+            false => usize::from(path.metadata().is_ok_and(|metadata| metadata.len() >= 5 << 20)),
+        };
+        entries.map(|entry| count_of(entry.path())).sum()
     }
-    any_large_file(&server.bucket_dir("archive"))
+    count(&server.bucket_dir("archive"))
 }
