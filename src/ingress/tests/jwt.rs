@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rsa::{KeyPair, KeySize, PublicKeyComponents};
@@ -271,13 +271,11 @@ async fn tokens_with_unknown_keys_cause_one_fetch_a_second_and_hold_up_nobody() 
         })
         .collect();
     eventually("a fetch hangs", || provider.fetches() == 2).await;
-    let known = Instant::now();
     assert_eq!(said(&running, &good).await, (200, 0));
-    assert!(known.elapsed() < Duration::from_secs(1), "{:?}", known.elapsed());
+    assert!(asking.iter().all(|asked| !asked.is_finished()), "the fetch hangs still");
     for asked in asking {
         assert_eq!(asked.await.unwrap(), (401, 4010));
     }
-    assert!(begun.elapsed() < Duration::from_secs(8), "nobody waits for ever: {:?}", begun.elapsed());
     let most = 2 + begun.elapsed().as_secs() as usize;
     assert!(provider.fetches() <= most, "{} fetches in {:?}", provider.fetches(), begun.elapsed());
 }

@@ -72,6 +72,13 @@ fn is_new(accepted: Accepted) -> bool {
     matches!(accepted, Accepted::New { .. })
 }
 
+/// How many scripts the server has run so far.
+fn scripts_run(redis: &Redis) -> u64 {
+    let stats = redis.command(&["INFO", "commandstats"]);
+    let calls = |line: &str| line.strip_prefix("cmdstat_evalsha:calls=")?.split(',').next()?.parse().ok();
+    stats.lines().find_map(calls).unwrap_or(0)
+}
+
 struct Backend {
     redis: Redis,
     journals: usize,
@@ -135,7 +142,7 @@ async fn an_id_that_another_replica_claimed_and_never_confirmed_is_accepted_afte
     assert_eq!(marks.claim(&mark, false).await, Claim::Ours);
     let begun = Instant::now();
     assert!(is_new(alive.accept("a").await));
-    assert!(begun.elapsed() >= PATIENCE && begun.elapsed() < 4 * PATIENCE, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() >= PATIENCE, "{:?}", begun.elapsed());
     // Whoever was believed dead confirms after all: the first confirmation stays.
     marks.confirm(&mark, Offset(999)).await;
     assert!(matches!(dead.accept("a").await, Accepted::Duplicate { offset: Offset(1), .. }));
@@ -147,9 +154,9 @@ async fn a_push_that_was_not_accepted_leaves_no_claim() {
     let (full, other) = (Replica::at(&redis, "t").await, Replica::at(&redis, "t").await);
     full.journal.shared.journal.close().await;
     assert!(full.journal.accept(push("a", "s", 0)).await.is_err());
-    let begun = Instant::now();
+    let marks = &other.journal.shared.marks;
+    assert_eq!(marks.claim(&marks.of(&push("a", "s", 0)), false).await, Claim::Ours);
     assert!(is_new(other.accept("a").await));
-    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -168,24 +175,23 @@ async fn a_sender_that_goes_away_leaves_an_outcome_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_stalls_costs_the_first_pushes_a_moment_and_the_others_nothing() {
+async fn a_redis_that_stalls_is_asked_by_the_first_push_and_by_no_other() {
     let redis = Redis::start(Program::Redis, &[]);
     let replica = Replica::at(&redis, "t").await;
     assert!(is_new(replica.accept("before").await));
+    let asked = scripts_run(&redis);
     redis.pause();
-    let begun = Instant::now();
     assert!(is_new(replica.accept("first").await));
-    assert!(begun.elapsed() < 3 * marks::TIMEOUT, "{:?}", begun.elapsed());
     assert_eq!((replica.journal.dedup().degraded, replica.degraded.get()), (true, 1));
-    let begun = Instant::now();
     for number in 0..50 {
         assert!(is_new(replica.accept(&format!("p-{number}")).await));
     }
     assert!(!is_new(replica.accept("p-7").await), "its own ids it knows");
     assert!(!is_new(replica.accept("before").await));
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     redis.resume();
     replica.is_shared_again().await;
+    // It runs what it was sent while it stalled, before it answers whoever looks whether it is back.
+    assert_eq!(scripts_run(&redis), asked + 1);
     assert_eq!(replica.degraded.get(), 0);
     // A resend tells the others what came meanwhile.
     assert!(!is_new(replica.accept("p-7").await));
