@@ -4,28 +4,21 @@
 //! name of an exchange, and cut where the protocol's short strings end.
 
 use sink_api::Event;
+use sink_api::template::{self, Characters, NameField, TemplateError};
 
-/// Text with the placeholders `{action}` and `{source}`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Template(Vec<Part>);
+const CHARACTERS: Characters =
+    Characters { allow: |c| c.is_ascii_alphanumeric() || "-_.:".contains(c), listed: "A-Z, a-z, 0-9, and - _ . :" };
 
+/// Text with the fields `{action}` and `{source}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
-    Text(String),
-    Action,
-    Source,
-}
+pub(crate) struct Template(template::Template<NameField>);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Wrong {
-    #[error("{{{0}}} is not a placeholder; there are {{action}} and {{source}}")]
-    Placeholder(String),
-    #[error("has a brace without its other half")]
-    Brace,
-    #[error("holds {0:?}; allowed are A-Z, a-z, 0-9, and - _ . :")]
-    Character(char),
-    #[error("is longer than 255 characters")]
-    Long,
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    #[error("is longer than {} characters", Template::LEN_MAX)]
+    TooLong,
 }
 
 impl Template {
@@ -34,60 +27,20 @@ impl Template {
 
     pub(crate) fn parse(text: &str) -> Result<Self, Wrong> {
         if text.len() > Self::LEN_MAX {
-            return Err(Wrong::Long);
+            return Err(Wrong::TooLong);
         }
-        let mut parts = Vec::new();
-        let mut rest = text;
-        while !rest.is_empty() {
-            let (literal, after) = rest.split_once('{').map_or((rest, None), |(literal, after)| (literal, Some(after)));
-            if let Some(wrong) = literal.chars().find(|c| !is_safe(*c)) {
-                return Err(if wrong == '}' { Wrong::Brace } else { Wrong::Character(wrong) });
-            }
-            if !literal.is_empty() {
-                parts.push(Part::Text(literal.to_owned()));
-            }
-            let Some(after) = after else { break };
-            let (name, after) = after.split_once('}').ok_or(Wrong::Brace)?;
-            parts.push(match name {
-                "action" => Part::Action,
-                "source" => Part::Source,
-                _ => return Err(Wrong::Placeholder(name.to_owned())),
-            });
-            rest = after;
-        }
-        Ok(Self(parts))
+        Ok(Self(template::Template::parse(text, &NameField::ALL, CHARACTERS)?))
     }
 
     /// The name for `event`: ASCII, [`Template::LEN_MAX`] bytes at most.
     pub(crate) fn render(&self, event: &Event) -> String {
-        let mut name = String::new();
-        for part in &self.0 {
-            match part {
-                Part::Text(text) => name.push_str(text),
-                Part::Action => name.extend(event.action.chars().map(safe)),
-                Part::Source => name.extend(event.pushsource.chars().map(safe)),
-            }
-        }
-        name.truncate(Self::LEN_MAX);
-        name
+        self.0.name(event, CHARACTERS, '-', Self::LEN_MAX)
     }
 
     /// The name, where it is the same for all events.
     pub(crate) fn fixed(&self) -> Option<&str> {
-        match &self.0[..] {
-            [] => Some(""),
-            [Part::Text(text)] => Some(text),
-            _ => None,
-        }
+        self.0.fixed()
     }
-}
-
-fn is_safe(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':')
-}
-
-fn safe(c: char) -> char {
-    if is_safe(c) { c } else { '-' }
 }
 
 #[cfg(test)]
@@ -102,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn placeholders_are_filled_in() {
+    fn fields_are_filled_in() {
         assert_eq!(rendered("tccc.{action}", "videoCdr"), "tccc.videoCdr");
         assert_eq!(rendered("{source}:{action}-x", "recording.archived"), "main:recording.archived-x");
         assert_eq!(rendered("", "cdr"), "");
@@ -116,19 +69,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_meant_is_refused() {
-        let wrong = |text| Template::parse(text).unwrap_err();
-        assert_eq!(wrong("a{session}"), Wrong::Placeholder("session".into()));
-        assert_eq!(wrong("a{action"), Wrong::Brace);
-        assert_eq!(wrong("a}b"), Wrong::Brace);
-        assert_eq!(wrong("a b"), Wrong::Character(' '));
-        assert_eq!(wrong("a.#"), Wrong::Character('#'));
-        assert_eq!(wrong(&"a".repeat(256)), Wrong::Long);
-    }
-
-    #[test]
-    fn a_name_without_placeholders_is_fixed() {
-        assert_eq!(Template::parse("a.b").unwrap().fixed(), Some("a.b"));
-        assert_eq!(Template::parse("").unwrap().fixed(), Some(""));
-        assert_eq!(Template::parse("a.{action}").unwrap().fixed(), None);
+        let wrong = |text: &str| Template::parse(text).unwrap_err();
+        assert!(matches!(wrong("a{session}"), Wrong::Template(TemplateError::Field { .. })));
+        assert!(matches!(wrong("a.#"), Wrong::Template(TemplateError::Character { found: '#', .. })));
+        assert_eq!(wrong(&"a".repeat(256)), Wrong::TooLong);
     }
 }

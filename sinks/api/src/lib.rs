@@ -5,8 +5,8 @@
 //! pipeline, for all sinks. A sink crate imports this crate and nothing else of the gateway.
 //!
 //! In reading order: what is delivered ([`event`]), how it is handed over ([`batch`]), what is answered ([`outcome`]), who answers
-//! ([`sink`]), what a sink has archived ([`archive`]), the value types that settings are written in ([`settings`]), and, behind
-//! features of their names, which addresses a sink may connect to (`guard`), what sinks that speak HTTP share (`http`), and the order
+//! ([`sink`]), what a sink has archived ([`archive`]), the value types that settings are written in ([`settings`]), names made of an event
+//! ([`template`]), and, behind features of their names, which addresses a sink may connect to (`guard`), what sinks that speak HTTP share (`http`), and the order
 //! in which single events go out (`lanes`).
 
 pub mod event;
@@ -15,6 +15,7 @@ pub mod outcome;
 pub mod sink;
 pub mod archive;
 pub mod settings;
+pub mod template;
 #[cfg(feature = "guard")]
 pub mod guard;
 #[cfg(feature = "http")]

@@ -57,7 +57,7 @@ struct Partition {
 impl Cluster {
     pub(crate) fn new(sink: &str, template: Template, clients: Arc<Clients>) -> Self {
         let mut known = Known::default();
-        known.used.extend(template.alone().map(str::to_owned));
+        known.used.extend(template.fixed().map(str::to_owned));
         Self { sink: sink.to_owned(), template, clients, known: Mutex::new(known) }
     }
 

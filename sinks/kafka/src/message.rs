@@ -95,7 +95,7 @@ impl Writer {
     pub(crate) fn new(settings: &Settings, context: &Context) -> Result<Self, BuildError> {
         let shape =
             Shape::of(settings.mode, context.format).map_err(|message| BuildError(format!("mode: {message}")))?;
-        let topic = Template::parse(&settings.topic).map_err(|message| BuildError(format!("topic: {message}")))?;
+        let topic = Template::parse(&settings.topic).map_err(|wrong| BuildError(format!("topic: {wrong}")))?;
         Ok(Self { shape, topic })
     }
 

@@ -81,8 +81,8 @@ impl Settings {
                 found("brokers", message);
             }
         }
-        if let Err(message) = Template::parse(&self.topic) {
-            found("topic", message);
+        if let Err(wrong) = Template::parse(&self.topic) {
+            found("topic", wrong.to_string());
         }
         if let Err(message) = Shape::of(self.mode, context.format) {
             found("mode", message);

@@ -7,8 +7,10 @@
 use std::collections::HashMap;
 
 use aws_lc_rs::digest::{Context, SHA256};
+use sink_api::template::{self, TemplateError};
 use sink_api::{Batch, BatchEvent, Event};
 
+use crate::key::{ABSENT, CHARACTERS, date, hour, is_no_name, reduced};
 use crate::store::hex;
 
 /// Where `settings` name none.
@@ -20,9 +22,6 @@ const VALUE_LEN_MAX: usize = 100;
 /// Fits into the 1,024 bytes that S3 and the 850 that COS take, with every value at its longest.
 const TEMPLATE_LEN_MAX: usize = 256;
 
-/// Stands for a value that an event does not have.
-const ABSENT: &str = "none";
-
 /// Digits of an offset, so that names sort as the journal does.
 const OFFSET_DIGITS: usize = 20;
 
@@ -31,7 +30,7 @@ const IDS_DIGITS: usize = 16;
 
 /// A template that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Template(Vec<Part>);
+pub(super) struct Template(template::Template<Field>);
 
 /// The events of a batch that go into one object, and its key without an extension.
 #[derive(Debug)]
@@ -40,12 +39,6 @@ pub(super) struct Group<'a> {
     /// Hex digits by which these events are known again.
     pub(super) ids: String,
     pub(super) events: Vec<&'a BatchEvent>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
-    Literal(String),
-    Field(Field),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,14 +69,8 @@ const FIELDS: [(&str, Field); 9] = [
 /// Why a text is no template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Wrong {
-    #[error(
-        "has the unknown field {{{0}}}; known are source, sdk_app_id, action, date, hour, shard, first, last and ids"
-    )]
-    Field(String),
-    #[error("has a brace without its other half")]
-    Brace,
-    #[error("has {0:?}; beside fields there can be A-Z, a-z, 0-9, '.', '_', '=', '-' and '/'")]
-    Character(char),
+    #[error(transparent)]
+    Template(#[from] TemplateError),
     #[error("lacks {{{0}}}, without which one batch would overwrite another")]
     Lacks(&'static str),
     #[error("begins or ends with '/', or has a segment that is empty or made of dots")]
@@ -97,38 +84,20 @@ impl Template {
         if text.len() > TEMPLATE_LEN_MAX {
             return Err(Wrong::TooLong);
         }
-        let mut parts = Vec::new();
-        let mut rest = text;
-        while !rest.is_empty() {
-            if let Some(inner) = rest.strip_prefix('{') {
-                let (name, behind) = inner.split_once('}').ok_or(Wrong::Brace)?;
-                let known = FIELDS.iter().find(|(known, _)| *known == name);
-                parts.push(Part::Field(known.ok_or_else(|| Wrong::Field(name.to_owned()))?.1));
-                rest = behind;
-                continue;
-            }
-            let (literal, behind) = rest.split_at(rest.find('{').unwrap_or(rest.len()));
-            match literal.chars().find(|c| !is_safe(*c) && *c != '/') {
-                Some('}') => return Err(Wrong::Brace),
-                Some(other) => return Err(Wrong::Character(other)),
-                None => parts.push(Part::Literal(literal.to_owned())),
-            }
-            rest = behind;
-        }
-        if text.split('/').any(|segment| segment.bytes().all(|byte| byte == b'.')) {
+        let template = template::Template::parse(text, &FIELDS, CHARACTERS)?;
+        if text.split('/').any(is_no_name) {
             return Err(Wrong::Segment);
         }
-        let template = Self(parts);
         let needed = [("shard", Field::Shard), ("first", Field::First), ("last", Field::Last)];
         match needed.iter().find(|(_, field)| !template.has(*field)) {
             Some((name, _)) => Err(Wrong::Lacks(name)),
-            None => Ok(template),
+            None => Ok(Self(template)),
         }
     }
 
     /// Events of different actions never share an object.
     pub(super) fn tells_actions_apart(&self) -> bool {
-        self.has(Field::Action)
+        self.0.has(Field::Action)
     }
 
     /// The objects that `batch` becomes, in the order of their first events.
@@ -155,18 +124,7 @@ impl Template {
 
     /// Without an extent: what the events of one object have in common.
     fn render(&self, event: &Event, extent: Option<&Extent>) -> String {
-        let mut key = String::new();
-        for part in &self.0 {
-            match part {
-                Part::Literal(text) => key.push_str(text),
-                Part::Field(field) => key.push_str(&field.value(event, extent)),
-            }
-        }
-        key
-    }
-
-    fn has(&self, field: Field) -> bool {
-        self.0.contains(&Part::Field(field))
+        self.0.render(|field| field.value(event, extent))
     }
 }
 
@@ -185,8 +143,8 @@ impl Field {
             Self::Source => safe(&event.pushsource),
             Self::SdkAppId => event.source.rsplit_once("/tccc/").map_or_else(|| ABSENT.to_owned(), |(_, id)| safe(id)),
             Self::Action => safe(&event.action),
-            Self::Date => event.time.strftime("%Y-%m-%d").to_string(),
-            Self::Hour => event.time.strftime("%H").to_string(),
+            Self::Date => date(event.time),
+            Self::Hour => hour(event.time),
             Self::Shard => of_extent(|extent| extent.shard.to_string()),
             Self::First => of_extent(|extent| format!("{:0OFFSET_DIGITS$}", extent.first)),
             Self::Last => of_extent(|extent| format!("{:0OFFSET_DIGITS$}", extent.last)),
@@ -206,19 +164,12 @@ fn digest_of_ids(events: &[&BatchEvent]) -> String {
     digits
 }
 
-fn is_safe(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '=' | '-')
-}
-
 /// What is left of `value`: never empty, never dots alone.
 fn safe(value: &str) -> String {
-    let safe: String = value.chars().take(VALUE_LEN_MAX).map(|c| if is_safe(c) { c } else { '_' }).collect();
-    if safe.is_empty() {
-        ABSENT.to_owned()
-    } else if safe.bytes().all(|byte| byte == b'.') {
-        "_".repeat(safe.len())
-    } else {
-        safe
+    match reduced(value, VALUE_LEN_MAX) {
+        empty if empty.is_empty() => ABSENT.to_owned(),
+        dots if is_no_name(&dots) => "_".repeat(dots.len()),
+        safe => safe,
     }
 }
 
@@ -229,6 +180,7 @@ mod tests {
     use sink_api::conformance::{batch, event};
 
     use super::*;
+    use crate::key::is_safe;
 
     fn keys(template: &str, batch: &Batch) -> Vec<String> {
         Template::parse(template).unwrap().groups(batch).into_iter().map(|group| group.key).collect()
@@ -257,10 +209,6 @@ mod tests {
     #[test]
     fn a_wrong_template_is_told() {
         for (text, wrong) in [
-            ("{nope}/{shard}-{first}-{last}", Wrong::Field("nope".into())),
-            ("{shard", Wrong::Brace),
-            ("shard}", Wrong::Brace),
-            ("a b/{shard}-{first}-{last}", Wrong::Character(' ')),
             ("{first}-{last}", Wrong::Lacks("shard")),
             ("{shard}-{first}", Wrong::Lacks("last")),
             ("/{shard}-{first}-{last}", Wrong::Segment),
@@ -270,6 +218,9 @@ mod tests {
             assert_eq!(Template::parse(text), Err(wrong), "{text}");
         }
         assert_eq!(Template::parse(&"a".repeat(300)), Err(Wrong::TooLong));
+        for text in ["{nope}/{shard}-{first}-{last}", "{shard", "a b/{shard}-{first}-{last}"] {
+            assert!(matches!(Template::parse(text), Err(Wrong::Template(_))), "{text}");
+        }
     }
 
     proptest! {

@@ -4,7 +4,9 @@
 //! different recordings: where a value had to be changed to be safe, a part of its SHA-256 stands behind it.
 
 use jiff::Timestamp;
+use sink_api::template::{self, Part, TemplateError};
 
+use crate::key::{ABSENT, CHARACTERS, date, hour, is_no_name, reduced};
 use crate::store::hex;
 
 /// A longer value is cut; names of files end at 255 bytes.
@@ -12,9 +14,6 @@ const VALUE_LEN_MAX: usize = 120;
 
 /// What is appended to a changed value, in hex digits.
 const DIGEST_LEN: usize = 16;
-
-/// Stands for a value that is absent.
-const ABSENT: &str = "none";
 
 /// What a key can be made of.
 #[derive(Debug, Clone, Copy)]
@@ -32,13 +31,7 @@ pub(super) struct Values<'a> {
 
 /// A template that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Template(Vec<Part>);
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
-    Literal(String),
-    Field(Field),
-}
+pub(super) struct Template(template::Template<Field>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Field {
@@ -64,67 +57,36 @@ const FIELDS: [(&str, Field); 7] = [
 /// Why a text is no template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Wrong {
-    #[error(
-        "holds the unknown field {{{0}}}; there are source, sdk_app_id, action, date, hour, session_id and recording_id"
-    )]
-    Field(String),
-    #[error("holds a brace without its other half")]
-    Brace,
-    #[error("holds {0:?}; beside fields there can be A-Z, a-z, 0-9, '.', '_', '=', '-' and '/'")]
-    Character(char),
+    #[error(transparent)]
+    Template(#[from] TemplateError),
     #[error("lacks {{recording_id}}, without which recordings would take each other's place")]
     NoRecording,
-    #[error("begins or ends with '/', or has a part of it that is empty, \".\" or \"..\"")]
+    #[error("begins or ends with '/', or has a segment that is empty or made of dots")]
     Segment,
 }
 
 impl Template {
     pub(super) fn parse(text: &str) -> Result<Self, Wrong> {
-        let mut parts = Vec::new();
-        let mut rest = text;
-        while !rest.is_empty() {
-            if let Some(inner) = rest.strip_prefix('{') {
-                let (name, behind) = inner.split_once('}').ok_or(Wrong::Brace)?;
-                let known = FIELDS.iter().find(|(known, _)| *known == name);
-                let (_, field) = known.ok_or_else(|| Wrong::Field(name.to_owned()))?;
-                parts.push(Part::Field(*field));
-                rest = behind;
-                continue;
-            }
-            let (literal, behind) = rest.split_at(rest.find('{').unwrap_or(rest.len()));
-            match literal.chars().find(|c| !is_safe(*c) && *c != '/') {
-                Some('}') => return Err(Wrong::Brace),
-                Some(other) => return Err(Wrong::Character(other)),
-                None => parts.push(Part::Literal(literal.to_owned())),
-            }
-            rest = behind;
-        }
-        if text.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
+        let template = template::Template::parse(text, &FIELDS, CHARACTERS)?;
+        if text.split('/').any(is_no_name) {
             return Err(Wrong::Segment);
         }
-        if !parts.contains(&Part::Field(Field::RecordingId)) {
+        if !template.has(Field::RecordingId) {
             return Err(Wrong::NoRecording);
         }
-        Ok(Self(parts))
+        Ok(Self(template))
     }
 
     /// The folder that all keys are in; empty or with `/` at its end.
     pub(super) fn folder(&self) -> &str {
-        match self.0.first() {
-            Some(Part::Literal(text)) => text.rfind('/').map_or("", |end| &text[..=end]),
+        match self.0.parts().first() {
+            Some(Part::Text(text)) => text.rfind('/').map_or("", |end| &text[..=end]),
             _ => "",
         }
     }
 
     pub(super) fn render(&self, values: &Values<'_>) -> String {
-        let mut key = String::new();
-        for part in &self.0 {
-            match part {
-                Part::Literal(text) => key.push_str(text),
-                Part::Field(field) => key.push_str(&field.value(values)),
-            }
-        }
-        key
+        self.0.render(|field| field.value(values))
     }
 }
 
@@ -134,23 +96,18 @@ impl Field {
             Self::Source => safe(values.source),
             Self::SdkAppId => values.sdk_app_id.map_or_else(|| ABSENT.to_owned(), safe),
             Self::Action => safe(values.action),
-            Self::Date => values.time.strftime("%Y-%m-%d").to_string(),
-            Self::Hour => values.time.strftime("%H").to_string(),
+            Self::Date => date(values.time),
+            Self::Hour => hour(values.time),
             Self::SessionId => values.session_id.map_or_else(|| ABSENT.to_owned(), safe),
             Self::RecordingId => safe(values.recording_id.unwrap_or(values.event_id)),
         }
     }
 }
 
-fn is_safe(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '=' | '-')
-}
-
 /// `value`, or what is left of it with a part of its digest.
 fn safe(value: &str) -> String {
-    let mut safe: String = value.chars().take(VALUE_LEN_MAX).map(|c| if is_safe(c) { c } else { '_' }).collect();
-    // Dots alone would be the folder itself or the one above.
-    if safe != value || safe.bytes().all(|byte| byte == b'.') {
+    let mut safe = reduced(value, VALUE_LEN_MAX);
+    if safe != value || is_no_name(&safe) {
         safe.push('-');
         safe.push_str(&sha256_hex(value.as_bytes())[..DIGEST_LEN]);
     }
@@ -166,6 +123,7 @@ mod tests {
     use proptest::prelude::{any, prop_assert, prop_assert_ne, proptest};
 
     use super::*;
+    use crate::key::is_safe;
 
     const DEFAULT: &str = "{source}/{sdk_app_id}/date={date}/{session_id}/{recording_id}";
 
@@ -207,10 +165,6 @@ mod tests {
     #[test]
     fn a_wrong_template_is_told() {
         for (text, wrong) in [
-            ("{nope}/{recording_id}", Wrong::Field("nope".into())),
-            ("{recording_id", Wrong::Brace),
-            ("recording_id}", Wrong::Brace),
-            ("a b/{recording_id}", Wrong::Character(' ')),
             ("{session_id}", Wrong::NoRecording),
             ("/{recording_id}", Wrong::Segment),
             ("a//{recording_id}", Wrong::Segment),
@@ -218,6 +172,9 @@ mod tests {
             ("", Wrong::Segment),
         ] {
             assert_eq!(Template::parse(text), Err(wrong), "{text}");
+        }
+        for text in ["{nope}/{recording_id}", "{recording_id", "a b/{recording_id}"] {
+            assert!(matches!(Template::parse(text), Err(Wrong::Template(_))), "{text}");
         }
     }
 
