@@ -68,13 +68,23 @@ impl Path {
 
     /// Whether the value here, by the names of its keys, may be a secret or contain one.
     pub fn is_sensitive(&self) -> bool {
-        self.0.iter().any(|step| match step {
-            Step::Key(key) => {
-                let key = key.to_ascii_lowercase();
-                SENSITIVE.iter().any(|word| key.ends_with(word))
-            }
-            Step::Index(_) => false,
-        })
+        !self.is_template()
+            && self.0.iter().any(|step| match step {
+                Step::Key(key) => {
+                    let key = key.to_ascii_lowercase();
+                    SENSITIVE.iter().any(|word| key.ends_with(word))
+                }
+                Step::Index(_) => false,
+            })
+    }
+
+    /// Whether a name made of events stands here, for which the field's own word is "key": an object's, or a message's on its way.
+    fn is_template(&self) -> bool {
+        let keys = self.0.iter().map(|step| match step {
+            Step::Key(key) => key.as_str(),
+            Step::Index(_) => "",
+        });
+        matches!(keys.collect::<Vec<_>>()[..], ["sinks", _, "settings", "key" | "routing_key"])
     }
 }
 
@@ -112,12 +122,24 @@ mod tests {
 
     #[test]
     fn what_may_be_a_secret_is_known_by_its_name() {
-        for path in
-            ["admin.token", "a.password.env", "a.client_secret", "a.signing_key", "journal.redis.url", "a.HEADERS.x"]
-        {
+        for path in [
+            "admin.token",
+            "a.password.env",
+            "a.client_secret",
+            "a.signing_key",
+            "journal.redis.url",
+            "a.HEADERS.x",
+            "sinks.archive.settings.encryption.key",
+        ] {
             assert!(Path::of(path).is_sensitive(), "{path}");
         }
-        for path in ["ingress.listen", "sinks.events.settings.path", "ingress.tls.key_file"] {
+        for path in [
+            "ingress.listen",
+            "sinks.events.settings.path",
+            "ingress.tls.key_file",
+            "sinks.archive.settings.key",
+            "sinks.broker.settings.routing_key",
+        ] {
             assert!(!Path::of(path).is_sensitive(), "{path}");
         }
     }

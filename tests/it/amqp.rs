@@ -3,22 +3,23 @@
 //!
 //! `TRUNKLINE_TEST_PUSHES` makes the load larger.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use test_servers::rabbitmq::RabbitMq;
-use tokio::sync::watch;
 use tokio::task::block_in_place;
 
-use crate::support::{Gateway, GatewayBuilder, Outcome, Sender, by_id, cdr, eventually, folder};
-use crate::survives_crash::{Load, SENDERS, each_once_in_the_journal, in_order_by_session, setting};
+use crate::brokers::messages;
+use crate::support::{
+    Gateway, GatewayBuilder, Outcome, Run, SESSIONS, Sender, again, cdr, eventually, folder, in_order_by_session,
+    setting,
+};
+use crate::survives_crash::journalled;
 
-fn builder(dir: &Path, broker: &RabbitMq) -> GatewayBuilder {
-    let url = broker.url().replace("guest:guest", "canaryuser:canarysecret");
+fn builder(dir: &Path, broker_url: &str) -> GatewayBuilder {
+    let url = broker_url.replace("guest:guest", "canaryuser:canarysecret");
     GatewayBuilder::new(dir).sinks(&format!(
         "[sinks.queue]\ntype = \"amqp\"\nstart = \"oldest\"\nbatch.linger = \"5ms\"\nretry = {{ delay_min = \"50ms\", delay_max = \"1s\" }}\n\
          [sinks.queue.settings]\nurl = \"{url}\"\nexchange = \"calls\"\ndeclare = {{ queue = \"calls\" }}\ntimeout = \"3s\"\n"
@@ -38,13 +39,6 @@ async fn settled(gateway: &Gateway) -> Value {
     }
 }
 
-/// What the queue holds, as `{id, subject}`.
-fn drained(broker: &RabbitMq) -> Vec<Value> {
-    let messages = block_in_place(|| broker.reader().drain("calls"));
-    let of = |message: Value| json!({ "id": message["id"], "subject": message["headers"]["cloudEvents:subject"] });
-    messages.into_iter().map(of).collect()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_is_lost_while_connections_broker_and_gateway_fail_and_a_blocking_broker_is_waited_for() {
     let dir = folder();
@@ -59,54 +53,29 @@ async fn nothing_is_lost_while_connections_broker_and_gateway_fail_and_a_blockin
 
 async fn load_with_faults(dir: &Path, broker: &mut RabbitMq) -> Gateway {
     let pushes = setting("TRUNKLINE_TEST_PUSHES", 3_000);
-    let mut gateway = builder(dir, broker).start().await;
-    let (url, url_seen) = watch::channel(gateway.url());
-    let load = Arc::new(Load { sent: 0.into(), pushes, acknowledged: Default::default() });
-    let mut senders = tokio::task::JoinSet::new();
-    for sender in 0..SENDERS {
-        senders.spawn(Arc::clone(&load).send(sender, url_seen.clone()));
-    }
-    let sent = async |share: u64| {
-        let due = pushes * share / 6;
-        eventually("the load goes on", async || (load.sent.load(Ordering::Relaxed) >= due).then_some(())).await;
-    };
-
-    sent(1).await;
+    let url = broker.url();
+    let start = || builder(dir, &url).start();
+    let mut run = Run::begin(start().await, pushes, SESSIONS);
+    run.until(15).await;
     block_in_place(|| broker.close_all_connections());
-    sent(2).await;
+    run.until(30).await;
     block_in_place(|| broker.stop_app());
-    sent(3).await;
-    gateway.kill();
-    gateway = builder(dir, broker).start().await;
-    url.send(gateway.url()).expect("senders listen");
+    run.until(45).await;
+    run.restart(start).await;
     block_in_place(|| broker.start_app());
-    sent(4).await;
+    run.until(60).await;
     broker.kill();
     block_in_place(|| broker.start_node());
-    sent(5).await;
-    gateway.kill();
-    gateway = builder(dir, broker).start().await;
-    url.send(gateway.url()).expect("senders listen");
-    while let Some(ended) = senders.join_next().await {
-        ended.expect("no sender panics");
-    }
-
-    let acknowledged = load.acknowledged.lock().await.clone();
-    assert!(acknowledged.len() as u64 > pushes * 9 / 10, "{} of {pushes} were acknowledged", acknowledged.len());
+    run.until(75).await;
+    run.restart(start).await;
+    let (gateway, acknowledged) = run.end().await;
     let queue = settled(&gateway).await;
     assert_eq!(queue["dead_letters"], 0, "{queue}");
-    let held = drained(broker);
-    let counts: HashMap<String, usize> = by_id(&held);
-    let missing: HashSet<&String> = acknowledged.iter().filter(|id| !counts.contains_key(*id)).collect();
-    assert!(missing.is_empty(), "acknowledged, but not in the queue: {missing:?}");
-    each_once_in_the_journal(dir);
-    in_order_by_session(&held, dir);
-    eprintln!(
-        "{} acknowledged, {} messages, {} of them again",
-        acknowledged.len(),
-        held.len(),
-        held.len() - counts.len()
-    );
+    let held = block_in_place(|| messages(broker));
+    let again = again(&acknowledged, &held);
+    let places = journalled(dir);
+    in_order_by_session(&held, |id| places.get(id).copied());
+    eprintln!("{} acknowledged, {} messages, {again} of them again", acknowledged.len(), held.len());
     gateway
 }
 
@@ -125,6 +94,7 @@ async fn a_blocking_broker_is_waited_for(broker: &RabbitMq, gateway: &Gateway) {
     assert_eq!((&queue["dead_letters"], &queue["pending"]), (&0.into(), &50.into()), "{queue}");
     block_in_place(|| broker.unblock());
     settled(gateway).await;
-    let ids = by_id(&drained(broker));
-    assert_eq!(ids.len(), 50);
+    let held = block_in_place(|| messages(broker));
+    let expected: HashSet<String> = (0..50).map(|number| format!("blocked-{number}")).collect();
+    again(&expected, &held);
 }

@@ -3,19 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use serde_json::Value;
 use test_servers::process::installed;
 use test_servers::s3::{ACCESS_KEY_ID, S3, SECRET_ACCESS_KEY};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
 
-use crate::support::{Gateway, GatewayBuilder, Sender, cdr, eventually, folder, trunkline};
+use crate::support::{Gateway, GatewayBuilder, Run, SESSIONS, Sender, cdr, eventually, folder, trunkline};
 
-const SENDERS: u64 = 16;
 const PUSHES: u64 = 2_000;
 
 /// An archive with small batches in a bucket of `server`.
@@ -50,23 +44,6 @@ fn archived(dir: &Path) -> HashMap<String, usize> {
     counts
 }
 
-/// Sends every `SENDERS`th push until it is acknowledged, always to where the gateway is now.
-async fn send(first: u64, url: watch::Receiver<String>, sent: Arc<AtomicU64>) {
-    let sender = Sender::new("");
-    for number in (first..PUSHES).step_by(SENDERS as usize) {
-        let body = cdr(&format!("session-{}", number % 97), number);
-        loop {
-            let here = url.borrow().clone();
-            let reply = sender.at(&here).once("cdr", &format!("push-{number}"), body.clone()).await;
-            if reply.is_some_and(|(_, reply)| reply["ErrCode"].as_i64() == Some(0)) {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        sent.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
 async fn wait_until_settled(gateway: &Gateway, names: &[&str]) {
     eventually("every event is archived", async || {
         let sinks = gateway.status().await["sinks"].clone();
@@ -84,30 +61,15 @@ async fn an_archive_holds_each_acknowledged_event_once_whatever_is_killed() {
     let sinks = in_bucket("lines", &server, SECRET_ACCESS_KEY, "") + &archive("columns", &parquet);
     let start = || GatewayBuilder::new(dir.path()).sinks(&sinks).start();
 
-    let gateway = start().await;
-    let (url, url_seen) = watch::channel(gateway.url());
-    let sent = Arc::new(AtomicU64::new(0));
-    let mut senders = JoinSet::new();
-    for first in 0..SENDERS {
-        senders.spawn(send(first, url_seen.clone(), Arc::clone(&sent)));
+    let mut run = Run::begin(start().await, PUSHES, SESSIONS);
+    for percent in [25, 50, 75] {
+        run.until(percent).await;
+        run.restart(start).await;
     }
-    let mut gateway = Some(gateway);
-    for kill in 1..=3 {
-        let due = PUSHES * kill / 4;
-        eventually("the load goes on", async || (sent.load(Ordering::Relaxed) >= due).then_some(())).await;
-        gateway.take().expect("one is running").kill();
-        let next = start().await;
-        url.send(next.url()).expect("senders listen");
-        gateway = Some(next);
-    }
-    while let Some(ended) = senders.join_next().await {
-        ended.expect("no sender panics");
-    }
-    let gateway = gateway.expect("one is running");
+    let (gateway, expected) = run.end().await;
     wait_until_settled(&gateway, &["lines", "columns"]).await;
     gateway.stop().await;
 
-    let expected: HashSet<String> = (0..PUSHES).map(|number| format!("push-{number}")).collect();
     for place in [server.bucket_dir("archive"), on_disk] {
         let counts = archived(&place);
         let twice: Vec<_> = counts.iter().filter(|(_, count)| **count > 1).collect();

@@ -19,9 +19,8 @@ use tokio::time::MissedTickBehavior;
 
 use crate::replicas::{are_shared_by, replica};
 use crate::support::{
-    Balancer, Gateway, GatewayBuilder, Receiver, Sender, by_id, cdr, events, eventually, file_sink, folder,
+    Balancer, Gateway, GatewayBuilder, Receiver, Sender, by_id, cdr, events, eventually, file_sink, folder, setting,
 };
-use crate::survives_crash::setting;
 
 const REPLICAS: usize = 3;
 const SESSIONS: u64 = 97;

@@ -2,101 +2,36 @@
 //!
 //! `TRUNKLINE_TEST_PUSHES` and `TRUNKLINE_TEST_KILLS` make the load test larger.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::{Mutex, watch};
 
 use crate::support::{
-    GatewayBuilder, Outcome, Sender, by_id, cdr, events, eventually, folder, trunkline, wait_for_events,
+    Arrived, GatewayBuilder, Outcome, Run, SESSIONS, Sender, again, by_id, cdr, events, folder, in_order_by_session,
+    setting, trunkline, wait_for_events,
 };
-
-pub const SENDERS: u64 = 32;
-
-pub fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().map_or(default, |value| value.parse().expect("a number"))
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_load_with_resends_and_kills_loses_nothing() {
     let (pushes, kills) = (setting("TRUNKLINE_TEST_PUSHES", 3_000), setting("TRUNKLINE_TEST_KILLS", 4));
     let dir = folder();
-    let gateway = GatewayBuilder::new(dir.path()).start().await;
-    let (url, url_seen) = watch::channel(gateway.url());
-    let load = Arc::new(Load { sent: AtomicU64::new(0), pushes, acknowledged: Mutex::default() });
-    let mut senders = tokio::task::JoinSet::new();
-    for sender in 0..SENDERS {
-        senders.spawn(Arc::clone(&load).send(sender, url_seen.clone()));
-    }
-
-    let mut gateway = Some(gateway);
+    let start = || GatewayBuilder::new(dir.path()).start();
+    let mut run = Run::begin(start().await, pushes, 2 * SESSIONS);
     for kill in 1..=kills {
-        let due = pushes * kill / (kills + 1);
-        eventually("the load goes on", async || (load.sent.load(Ordering::Relaxed) >= due).then_some(())).await;
-        gateway.take().expect("one is running").kill();
-        let next = GatewayBuilder::new(dir.path()).start().await;
-        url.send(next.url()).expect("senders listen");
-        gateway = Some(next);
+        run.until(100 * kill / (kills + 1)).await;
+        run.restart(start).await;
     }
-    while let Some(ended) = senders.join_next().await {
-        ended.expect("no sender panics");
-    }
-
-    let acknowledged = load.acknowledged.lock().await.clone();
-    assert!(acknowledged.len() as u64 > pushes * 9 / 10, "{} of {pushes} were acknowledged", acknowledged.len());
+    let (gateway, acknowledged) = run.end().await;
     let path = dir.path().join("events.ndjson");
-    wait_for_all(&path, &acknowledged).await;
-    gateway.expect("one is running").stop().await;
+    wait_for_events(&path, acknowledged.len()).await;
+    gateway.stop().await;
 
-    each_once_in_the_journal(dir.path());
-    let events = events(&path);
-    in_order_by_session(&events, dir.path());
-    let again = events.len() - by_id(&events).len();
-    eprintln!(
-        "{pushes} pushes, {kills} kills: {} acknowledged, {} events, {again} delivered again",
-        acknowledged.len(),
-        events.len()
-    );
-}
-
-pub struct Load {
-    pub sent: AtomicU64,
-    pub pushes: u64,
-    pub acknowledged: Mutex<HashSet<String>>,
-}
-
-impl Load {
-    /// Sends every `SENDERS`th push, each twice in a while, always to where the gateway is now.
-    pub async fn send(self: Arc<Self>, first: u64, url: watch::Receiver<String>) {
-        let sender = Sender::new("");
-        for number in (first..self.pushes).step_by(SENDERS as usize) {
-            let id = format!("push-{number}");
-            let body = cdr(&format!("session-{}", number % 97), number);
-            let copies = if number % 10 == 0 { 2 } else { 1 };
-            for _ in 0..copies {
-                // More patient than the vendor's sender, so that a restart costs resends and not pushes.
-                for _ in 0..500 {
-                    let here = sender.at(&Self::now(&url));
-                    if here.push_once(&id, &body).await == Outcome::Acknowledged {
-                        self.acknowledged.lock().await.insert(id.clone());
-                        break;
-                    }
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-            }
-            self.sent.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Load {
-    fn now(url: &watch::Receiver<String>) -> String {
-        url.borrow().clone()
-    }
+    let places = journalled(dir.path());
+    let events: Vec<_> = events(&path).iter().map(|event| Arrived::new(&event["id"], &event["subject"])).collect();
+    let again = again(&acknowledged, &events);
+    in_order_by_session(&events, |id| places.get(id).copied());
+    eprintln!("{pushes} pushes, {kills} kills: {} events, {again} delivered again", events.len());
 }
 
 impl Sender {
@@ -107,14 +42,6 @@ impl Sender {
             None => Outcome::GivenUp { status: None, err_code: None },
         }
     }
-}
-
-async fn wait_for_all(path: &Path, acknowledged: &HashSet<String>) {
-    eventually("every acknowledged push is in the sink", async || {
-        let seen = by_id(&events(path));
-        acknowledged.iter().all(|id| seen.contains_key(id)).then_some(())
-    })
-    .await;
 }
 
 /// The journal's entries as `trunkline journal dump --json` prints them.
@@ -130,36 +57,17 @@ fn dump(dir: &Path) -> Vec<Value> {
     String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-pub fn each_once_in_the_journal(dir: &Path) {
-    let mut offsets: HashMap<String, u64> = HashMap::new();
+/// Where each push is in the journal. Fails where one is there twice.
+pub fn journalled(dir: &Path) -> HashMap<String, u64> {
+    let mut places = HashMap::new();
     for line in dump(dir) {
         let id = line["push_id"].as_str().unwrap().to_owned();
         let offset = line["offset"].as_u64().unwrap();
-        if let Some(earlier) = offsets.insert(id.clone(), offset) {
+        if let Some(earlier) = places.insert(id.clone(), offset) {
             panic!("{id} is in the journal twice, at {earlier} and {offset}");
         }
     }
-}
-
-/// The first delivery of each event follows the journal's order within its session.
-pub fn in_order_by_session(events: &[Value], dir: &Path) {
-    let places: HashMap<String, u64> = dump(dir)
-        .into_iter()
-        .map(|line| (line["push_id"].as_str().unwrap().to_owned(), line["offset"].as_u64().unwrap()))
-        .collect();
-    let mut seen = HashSet::new();
-    let mut last: HashMap<&str, u64> = HashMap::new();
-    for event in events {
-        let id = event["id"].as_str().unwrap();
-        let Some(offset) = places.get(id) else { continue };
-        if !seen.insert(id) {
-            continue;
-        }
-        let session = event["subject"].as_str().unwrap();
-        if let Some(before) = last.insert(session, *offset) {
-            assert!(before < *offset, "session {session}: offset {offset} came after {before}");
-        }
-    }
+    places
 }
 
 /// Reached only with a sink that rejects events; the journal's own tests crash there.
@@ -216,7 +124,7 @@ async fn crash_once(point: &str, nth: u32) -> bool {
         assert!(seen.contains_key(id), "{at}: {id} was acknowledged and is gone");
     }
     gateway.stop().await;
-    each_once_in_the_journal(dir.path());
+    journalled(dir.path());
     eprintln!("{at}: {} acknowledged, crashed: {crashed}", acknowledged.len());
     crashed
 }

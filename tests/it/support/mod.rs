@@ -2,6 +2,7 @@
 
 mod balancer;
 mod gateway;
+mod load;
 mod receiver;
 mod sender;
 
@@ -13,6 +14,7 @@ use serde_json::Value;
 
 pub use self::balancer::Balancer;
 pub use self::gateway::{Gateway, GatewayBuilder, file_sink, folder, trunkline};
+pub use self::load::{Arrived, Load, Run, SESSIONS, Seen, again, in_order_by_session, number_of, setting};
 pub use self::receiver::{Delivered, Receiver};
 pub use self::sender::{Outcome, Sender};
 
