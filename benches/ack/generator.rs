@@ -14,34 +14,11 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 const BODY_SIZE: usize = 1500;
+const ACKNOWLEDGED: &[u8] = br#"{"ErrCode":0,"#;
 /// Where the push id stands in a request.
 const PUSH_ID_HEADER: &str = "X-TCCC-PUSH-UUID: ";
 /// Push ids of one run differ in this many last digits.
 const COUNTER_DIGITS: usize = 12;
-
-/// What a server replies with, where all is well.
-#[derive(Debug, Clone, Copy)]
-pub enum Reply {
-    Acknowledged,
-    /// The body that was sent.
-    Echoed,
-}
-
-/// Where pushes go, and what comes back.
-#[derive(Debug, Clone, Copy)]
-pub struct Target {
-    pub addr: SocketAddr,
-    pub reply: Reply,
-}
-
-impl Target {
-    fn is_reply(self, body: &[u8]) -> bool {
-        match self.reply {
-            Reply::Acknowledged => body.starts_with(br#"{"ErrCode":0,"#),
-            Reply::Echoed => body.len() == BODY_SIZE,
-        }
-    }
-}
 
 /// Makes pushes, no two with the same id.
 pub struct Pushes {
@@ -87,20 +64,19 @@ fn cdr(size: usize) -> String {
 
 /// One kept connection.
 struct Connection {
-    target: Target,
     stream: TcpStream,
     request: Vec<u8>,
     reply: Vec<u8>,
 }
 
 impl Connection {
-    async fn connect(target: Target, pushes: &Pushes) -> Result<Self> {
-        let stream = TcpStream::connect(target.addr).await?;
+    async fn connect(addr: SocketAddr, pushes: &Pushes) -> Result<Self> {
+        let stream = TcpStream::connect(addr).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { target, stream, request: pushes.template.clone(), reply: Vec::with_capacity(2 * BODY_SIZE) })
+        Ok(Self { stream, request: pushes.template.clone(), reply: Vec::with_capacity(1024) })
     }
 
-    /// Sends the next push. Anything but the reply that is due is an error.
+    /// Sends the next push. Anything but its acknowledgement is an error.
     async fn push(&mut self, pushes: &Pushes) -> Result<()> {
         pushes.renew(&mut self.request);
         self.stream.write_all(&self.request).await?;
@@ -109,7 +85,7 @@ impl Connection {
             ensure!(self.stream.read_buf(&mut self.reply).await? > 0, "the server closed a connection");
             if let Some((body, size)) = reply_body(&self.reply)? {
                 let shown = || String::from_utf8_lossy(&self.reply).into_owned();
-                ensure!(body.len() == size && self.target.is_reply(body), "an unexpected reply: {}", shown());
+                ensure!(body.len() == size && body.starts_with(ACKNOWLEDGED), "not an acknowledgement: {}", shown());
                 return Ok(());
             }
         }
@@ -129,22 +105,22 @@ fn reply_body(reply: &[u8]) -> Result<Option<(&[u8], usize)>> {
     Ok((body.len() >= size).then_some((body, size)))
 }
 
-async fn connect_all(target: Target, pushes: &Pushes, connections: usize) -> Result<Vec<Connection>> {
+async fn connect_all(addr: SocketAddr, pushes: &Pushes, connections: usize) -> Result<Vec<Connection>> {
     let mut all = Vec::with_capacity(connections);
     for _ in 0..connections {
-        all.push(Connection::connect(target, pushes).await?);
+        all.push(Connection::connect(addr, pushes).await?);
     }
     Ok(all)
 }
 
 /// Every connection pushes again as soon as it is acknowledged. How many pushes were acknowledged, and in what time.
 pub async fn closed_loop(
-    target: Target,
+    addr: SocketAddr,
     pushes: &Arc<Pushes>,
     connections: usize,
     time: Duration,
 ) -> Result<(u64, Duration)> {
-    let connections = connect_all(target, pushes, connections).await?;
+    let connections = connect_all(addr, pushes, connections).await?;
     let started = Instant::now();
     let mut senders = JoinSet::new();
     for mut connection in connections {
@@ -168,14 +144,14 @@ pub async fn closed_loop(
 /// Pushes are due at an even pace, whatever the replies take; each latency counts from when its push was due (corrected for
 /// coordinated omission). In microseconds.
 pub async fn open_loop(
-    target: Target,
+    addr: SocketAddr,
     pushes: &Arc<Pushes>,
     connections: usize,
     rate: u32,
     time: Duration,
 ) -> Result<Histogram<u64>> {
     let count = u64::from(rate) * time.as_millis() as u64 / 1000;
-    let connections = connect_all(target, pushes, connections).await?;
+    let connections = connect_all(addr, pushes, connections).await?;
     let due = Arc::new(Semaphore::new(0));
     let taken = Arc::new(AtomicU64::new(0));
     let interval = Duration::from_secs(1) / rate;

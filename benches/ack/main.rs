@@ -1,6 +1,6 @@
-//! `cargo bench --bench ack`: how fast the running gateway acknowledges, beside a bare hyper server and beside the disk, all in one run.
+//! `cargo bench --bench ack`: how fast the running gateway acknowledges, beside a bare hyper echo and beside the disk, all in one run.
 //!
-//! Rounds are interleaved (yardstick, gateway, yardstick, gateway, …), ratios are taken inside a round, and medians over the rounds, so that
+//! Rounds are interleaved (echo, gateway, echo, gateway, …), ratios are taken inside a round, and medians over the rounds, so that
 //! what else goes on on the machine hits both. Asserts nothing about time; a reply that is no acknowledgement ends it.
 
 mod disk;
@@ -17,13 +17,13 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use generator::{Pushes, closed_loop, open_loop};
-use servers::{Server, Yardstick, serve};
+use servers::{Server, serve_echo};
 
 const WARM_UP: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Parser)]
 struct Options {
-    /// Rounds of yardstick and gateway.
+    /// Rounds of echo and gateway.
     #[arg(long, env = "ACK_ROUNDS", default_value_t = 5)]
     rounds: u32,
     /// Seconds of each measurement.
@@ -37,10 +37,7 @@ struct Options {
     /// Also deliver to a file sink while pushes are accepted.
     #[arg(long)]
     sink: bool,
-    /// What the gateway is compared with.
-    #[arg(long, value_enum, default_value_t = Yardstick::Echo)]
-    yardstick: Yardstick,
-    /// The yardstick in place of the gateway too: shows what the measurement itself makes of two equals.
+    /// The echo in place of the gateway too: shows what the measurement itself makes of two equals.
     #[arg(long)]
     against_itself: bool,
     /// Where the journal and the disk's yardstick are; a directory under it is made and removed.
@@ -49,9 +46,6 @@ struct Options {
     /// Write the figures to this file too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Be the yardstick.
-    #[arg(long, hide = true)]
-    serve: Option<Yardstick>,
     /// Given by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
@@ -77,10 +71,10 @@ struct Percentiles {
 #[derive(Debug, Serialize)]
 struct Figures {
     rounds: Vec<[Speed; 2]>,
-    /// Medians over the rounds of gateway ÷ yardstick.
+    /// Medians over the rounds of gateway ÷ echo.
     ratio_per_second: f64,
     ratio_per_cpu_second: f64,
-    yardstick_ack_ms: Percentiles,
+    echo_ack_ms: Percentiles,
     gateway_ack_ms: Percentiles,
     fdatasync_ms: Percentiles,
     ratio_ack_p99_to_fdatasync_p99: f64,
@@ -90,10 +84,10 @@ struct Figures {
 
 fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let options = Options::parse();
-    if let Some(yardstick) = options.serve {
-        return runtime.block_on(serve(yardstick));
+    if std::env::args().nth(1).as_deref() == Some("echo") {
+        return runtime.block_on(serve_echo());
     }
+    let options = Options::parse();
     std::fs::create_dir_all(&options.dir)?;
     let dir = tempfile::tempdir_in(&options.dir)?;
     let figures = runtime.block_on(measure(&options, dir.path()))?;
@@ -107,36 +101,33 @@ fn main() -> Result<()> {
 async fn measure(options: &Options, dir: &Path) -> Result<Figures> {
     let time = Duration::from_secs(options.seconds);
     let pushes = Arc::new(Pushes::new());
-    let yardstick = Server::yardstick(options.yardstick)?;
-    let gateway = match options.against_itself {
-        true => Server::yardstick(options.yardstick)?,
-        false => Server::gateway(dir, options.sink)?,
-    };
+    let echo = Server::echo()?;
+    let gateway = if options.against_itself { Server::echo()? } else { Server::gateway(dir, options.sink)? };
     let gateway_rss_idle_mib = gateway.rss_mib()?;
-    for server in [&yardstick, &gateway] {
-        closed_loop(server.target, &pushes, options.connections, WARM_UP).await?;
+    for server in [&echo, &gateway] {
+        closed_loop(server.addr, &pushes, options.connections, WARM_UP).await?;
     }
 
     let mut rounds = Vec::new();
     for _ in 0..options.rounds {
-        let of_yardstick = speed(&yardstick, &pushes, options.connections, time).await?;
-        rounds.push([of_yardstick, speed(&gateway, &pushes, options.connections, time).await?]);
+        let of_echo = speed(&echo, &pushes, options.connections, time).await?;
+        rounds.push([of_echo, speed(&gateway, &pushes, options.connections, time).await?]);
     }
 
     let mut latencies = [Histogram::new(3)?, Histogram::new(3)?, Histogram::new(3)?];
     for _ in 0..options.rounds {
-        latencies[0].add(open_loop(yardstick.target, &pushes, options.connections, options.rate, time).await?)?;
-        latencies[1].add(open_loop(gateway.target, &pushes, options.connections, options.rate, time).await?)?;
+        latencies[0].add(open_loop(echo.addr, &pushes, options.connections, options.rate, time).await?)?;
+        latencies[1].add(open_loop(gateway.addr, &pushes, options.connections, options.rate, time).await?)?;
         latencies[2].add(disk::sync_latencies(dir, options.rate, time)?)?;
     }
 
-    let [yardstick_ack_ms, gateway_ack_ms, fdatasync_ms] = latencies.each_ref().map(percentiles);
+    let [echo_ack_ms, gateway_ack_ms, fdatasync_ms] = latencies.each_ref().map(percentiles);
     Ok(Figures {
-        ratio_per_second: median(&rounds, |[yardstick, gateway]| gateway.per_second / yardstick.per_second),
-        ratio_per_cpu_second: median(&rounds, |[yardstick, gateway]| gateway.per_cpu_second / yardstick.per_cpu_second),
+        ratio_per_second: median(&rounds, |[echo, gateway]| gateway.per_second / echo.per_second),
+        ratio_per_cpu_second: median(&rounds, |[echo, gateway]| gateway.per_cpu_second / echo.per_cpu_second),
         ratio_ack_p99_to_fdatasync_p99: gateway_ack_ms.p99 / fdatasync_ms.p99,
         rounds,
-        yardstick_ack_ms,
+        echo_ack_ms,
         gateway_ack_ms,
         fdatasync_ms,
         gateway_rss_idle_mib,
@@ -146,7 +137,7 @@ async fn measure(options: &Options, dir: &Path) -> Result<Figures> {
 
 async fn speed(server: &Server, pushes: &Arc<Pushes>, connections: usize, time: Duration) -> Result<Speed> {
     let cpu_before = server.cpu_seconds()?;
-    let (acknowledged, elapsed) = closed_loop(server.target, pushes, connections, time).await?;
+    let (acknowledged, elapsed) = closed_loop(server.addr, pushes, connections, time).await?;
     let cpu_seconds = server.cpu_seconds()? - cpu_before;
     let acknowledged = acknowledged as f64;
     Ok(Speed { per_second: acknowledged / elapsed.as_secs_f64(), per_cpu_second: acknowledged / cpu_seconds })
@@ -169,16 +160,16 @@ fn median<T>(of: &[T], figure: impl Fn(&T) -> f64) -> f64 {
 }
 
 fn print(figures: &Figures) {
-    println!("closed loop  yardstick/s  gateway/s   RATIO   yardstick/cpu-s  gateway/cpu-s   RATIO");
-    let row = |name: &str, [yardstick, gateway]: [Speed; 2], per_second: f64, per_cpu_second: f64| {
+    println!("closed loop      echo/s  gateway/s   RATIO   echo/cpu-s  gateway/cpu-s   RATIO");
+    let row = |name: &str, [echo, gateway]: [Speed; 2], per_second: f64, per_cpu_second: f64| {
         println!(
-            "{name:<12} {:>11.0} {:>10.0} {per_second:>7.2} {:>17.0} {:>14.0} {per_cpu_second:>7.2}",
-            yardstick.per_second, gateway.per_second, yardstick.per_cpu_second, gateway.per_cpu_second
+            "{name:<12} {:>10.0} {:>10.0} {per_second:>7.2} {:>12.0} {:>14.0} {per_cpu_second:>7.2}",
+            echo.per_second, gateway.per_second, echo.per_cpu_second, gateway.per_cpu_second
         );
     };
-    for (number, [yardstick, gateway]) in figures.rounds.iter().copied().enumerate() {
-        let ratios = (gateway.per_second / yardstick.per_second, gateway.per_cpu_second / yardstick.per_cpu_second);
-        row(&format!("round {}", number + 1), [yardstick, gateway], ratios.0, ratios.1);
+    for (number, [echo, gateway]) in figures.rounds.iter().copied().enumerate() {
+        let ratios = (gateway.per_second / echo.per_second, gateway.per_cpu_second / echo.per_cpu_second);
+        row(&format!("round {}", number + 1), [echo, gateway], ratios.0, ratios.1);
     }
     let middle = |server: usize| Speed {
         per_second: median(&figures.rounds, |round| round[server].per_second),
@@ -186,13 +177,11 @@ fn print(figures: &Figures) {
     };
     row("median", [middle(0), middle(1)], figures.ratio_per_second, figures.ratio_per_cpu_second);
     let cpu_us = |server| 1e6 / middle(server).per_cpu_second;
-    println!("CPU per push: yardstick {:.1} us, gateway {:.1} us", cpu_us(0), cpu_us(1));
+    println!("CPU per push: echo {:.1} us, gateway {:.1} us", cpu_us(0), cpu_us(1));
     println!("\nopen loop, ms       p50      p90      p99    p99.9      max");
-    for (name, at) in [
-        ("yardstick", &figures.yardstick_ack_ms),
-        ("gateway", &figures.gateway_ack_ms),
-        ("fdatasync", &figures.fdatasync_ms),
-    ] {
+    for (name, at) in
+        [("echo", &figures.echo_ack_ms), ("gateway", &figures.gateway_ack_ms), ("fdatasync", &figures.fdatasync_ms)]
+    {
         println!("{name:<14} {:>8.2} {:>8.2} {:>8.2} {:>8.2} {:>8.2}", at.p50, at.p90, at.p99, at.p999, at.max);
     }
     println!("gateway ack p99 / fdatasync p99: RATIO {:.2}", figures.ratio_ack_p99_to_fdatasync_p99);

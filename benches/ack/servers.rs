@@ -1,4 +1,4 @@
-//! The servers that are compared, each a process of its own: the gateway, and a bare hyper server for a yardstick.
+//! The two servers that are compared, each a process of its own: the gateway, and a bare hyper echo.
 
 use std::convert::Infallible;
 use std::fs;
@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use clap::ValueEnum;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -18,53 +17,26 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 
-use crate::generator::{Reply, Target};
-
 /// Linux counts CPU time of a process in hundredths of a second (`proc_pid_stat(5)`, USER_HZ).
 const TICKS_PER_SECOND: f64 = 100.0;
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What the gateway is compared with: hyper alone, which reads each body whole and stores nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Yardstick {
-    /// Sends the body back.
-    Echo,
-    /// Replies with an acknowledgement, as the gateway does.
-    Acknowledge,
-}
-
-impl Yardstick {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Echo => "echo",
-            Self::Acknowledge => "acknowledge",
-        }
-    }
-}
-
 /// A running server; killed when dropped.
 pub struct Server {
-    pub target: Target,
+    pub addr: SocketAddr,
     process: Child,
 }
 
 impl Server {
-    /// This program again, as the yardstick.
-    pub fn yardstick(yardstick: Yardstick) -> Result<Self> {
-        let mut process = Command::new(std::env::current_exe()?)
-            .args(["--serve", yardstick.name()])
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("yardstick")?;
-        let stdout = process.stdout.take().context("the yardstick's standard output is piped")?;
+    /// This program again, as the echo.
+    pub fn echo() -> Result<Self> {
+        let mut process =
+            Command::new(std::env::current_exe()?).arg("echo").stdout(Stdio::piped()).spawn().context("echo")?;
+        let stdout = process.stdout.take().context("the echo's standard output is piped")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
-        let reply = match yardstick {
-            Yardstick::Echo => Reply::Echoed,
-            Yardstick::Acknowledge => Reply::Acknowledged,
-        };
-        Ok(Self { target: Target { addr: line.trim().parse()?, reply }, process })
+        Ok(Self { addr: line.trim().parse()?, process })
     }
 
     /// The gateway with its journal in `dir`; with one file sink where `sink` says so.
@@ -79,7 +51,7 @@ impl Server {
             .stderr(fs::File::create(dir.join("gateway.log"))?)
             .spawn()
             .context("gateway")?;
-        let mut server = Self { target: Target { addr, reply: Reply::Acknowledged }, process };
+        let mut server = Self { addr, process };
         let deadline = Instant::now() + START_TIMEOUT;
         while !is_ready(admin) {
             let ended = server.process.try_wait()?.is_some();
@@ -147,25 +119,15 @@ fn is_ready(admin: SocketAddr) -> bool {
     ask().is_ok_and(|reply| reply.starts_with(b"HTTP/1.1 200"))
 }
 
-/// Reads each body whole and replies as `yardstick` says. Prints its address first. Runs until it is killed.
-pub async fn serve(yardstick: Yardstick) -> Result<()> {
+/// Reads each body whole and gives the reply of an acknowledgement. Prints its address first. Runs until it is killed.
+pub async fn serve_echo() -> Result<()> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?);
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        let (io, http1) = (TokioIo::new(stream), http1::Builder::new());
-        match yardstick {
-            Yardstick::Echo => tokio::spawn(http1.serve_connection(io, service_fn(echo))),
-            Yardstick::Acknowledge => tokio::spawn(http1.serve_connection(io, service_fn(acknowledge))),
-        };
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(acknowledge)));
     }
-}
-
-/// Sends back what it was sent.
-async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, hyper::Error> {
-    let body = request.into_body().collect().await?.to_bytes();
-    Ok(Response::new(Full::new(body)))
 }
 
 async fn acknowledge(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
